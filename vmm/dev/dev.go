@@ -1,0 +1,51 @@
+package dev
+
+// Line is an interrupt line. Set may be called with the level it already has.
+type Line interface {
+	Set(level bool)
+}
+
+// LineFunc makes a Line of a function.
+type LineFunc func(level bool)
+
+// Set calls f.
+func (f LineFunc) Set(level bool) { f(level) }
+
+// Pulse raises and lowers an edge-triggered line.
+func Pulse(l Line) {
+	l.Set(true)
+	l.Set(false)
+}
+
+// Ports is a device's range of I/O ports. port is relative to the base at which
+// the machine mapped the device; size is 1, 2 or 4 bytes.
+type Ports interface {
+	In(port uint16, size int) uint32
+	Out(port uint16, size int, v uint32)
+}
+
+// Registers is a device's range of memory-mapped registers. off is relative to
+// the base at which the machine mapped the device; size is 1, 2, 4 or 8 bytes.
+type Registers interface {
+	Read(off uint64, size int) uint64
+	Write(off uint64, size int, v uint64)
+}
+
+// Memory is guest memory as a bus master sees it. Both report false, having
+// moved nothing, where any byte of the range is not RAM. *mem.RAM implements it.
+type Memory interface {
+	ReadAt(p []byte, pa uint64) bool
+	WriteAt(p []byte, pa uint64) bool
+}
+
+// Device is what the machine, the snapshots and the hash timeline need of every device.
+type Device interface {
+	// Name identifies the device in recordings and divergence reports, for example "uart0".
+	Name() string
+	// Reset puts the device in its power-on state.
+	Reset()
+	// Save returns a pointer to a plain, versioned struct that holds all of the device's state.
+	Save() any
+	// Restore sets the device's state from what Save returned; decode fills a struct of that type.
+	Restore(decode func(state any) error) error
+}

@@ -1,0 +1,31 @@
+package dev
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+// Encode returns the encoding of a device's state: what a snapshot stores and the state hash covers.
+// It is a function of the state alone, since states hold no maps.
+func Encode(d Device) []byte {
+	b, err := msgpack.Marshal(d.Save())
+	if err != nil {
+		panic("BUG: state of " + d.Name() + " cannot be encoded: " + err.Error())
+	}
+	return b
+}
+
+// Decode restores a device from what Encode returned. The bytes may come from
+// outside: an error names the device, and leaves it in an unspecified state.
+func Decode(d Device, b []byte) error {
+	err := d.Restore(func(s any) error {
+		dec := msgpack.NewDecoder(bytes.NewReader(b))
+		return dec.Decode(s)
+	})
+	if err != nil {
+		return fmt.Errorf("state of device %s: %w", d.Name(), err)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package x86
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"refault/vmm/mem"
+)
+
+// Each fast path dereferences addend+va as a host address. Sound: lookup set
+// the entry from a page of the RAM mapping, which outlives the CPU and is outside
+// the Go heap, and the comparison keeps the access within that page.
+
+func (e *tlbEntry) host(va uint64) unsafe.Pointer { return unsafe.Add(nil, e.addend+va) }
+
+// Load8 reads a byte at linear address va.
+func (c *CPU) Load8(va uint64) uint8 {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.read == va&^(mem.PageSize-1) {
+		return *(*uint8)(e.host(va))
+	}
+	return uint8(c.loadSlow(va, 1))
+}
+
+// Load16 reads two bytes at linear address va.
+func (c *CPU) Load16(va uint64) uint16 {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.read == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-2 {
+		return *(*uint16)(e.host(va))
+	}
+	return uint16(c.loadSlow(va, 2))
+}
+
+// Load32 reads four bytes at linear address va.
+func (c *CPU) Load32(va uint64) uint32 {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.read == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-4 {
+		return *(*uint32)(e.host(va))
+	}
+	return uint32(c.loadSlow(va, 4))
+}
+
+// Load64 reads eight bytes at linear address va.
+func (c *CPU) Load64(va uint64) uint64 {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.read == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-8 {
+		return *(*uint64)(e.host(va))
+	}
+	return c.loadSlow(va, 8)
+}
+
+// Store8 writes a byte at linear address va.
+func (c *CPU) Store8(va uint64, v uint8) {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.write == va&^(mem.PageSize-1) {
+		*(*uint8)(e.host(va)) = v
+		return
+	}
+	c.storeSlow(va, uint64(v), 1)
+}
+
+// Store16 writes two bytes at linear address va.
+func (c *CPU) Store16(va uint64, v uint16) {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.write == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-2 {
+		*(*uint16)(e.host(va)) = v
+		return
+	}
+	c.storeSlow(va, uint64(v), 2)
+}
+
+// Store32 writes four bytes at linear address va.
+func (c *CPU) Store32(va uint64, v uint32) {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.write == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-4 {
+		*(*uint32)(e.host(va)) = v
+		return
+	}
+	c.storeSlow(va, uint64(v), 4)
+}
+
+// Store64 writes eight bytes at linear address va.
+func (c *CPU) Store64(va uint64, v uint64) {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.write == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-8 {
+		*(*uint64)(e.host(va)) = v
+		return
+	}
+	c.storeSlow(va, v, 8)
+}
+
+// hostAddr returns the host address of RAM offset off.
+func (c *CPU) hostAddr(off uint64) uint64 { return uint64(uintptr(c.RAM.Host(off))) }
+
+func mapAnonymous(n uintptr) (unsafe.Pointer, error) {
+	p, err := unix.MmapPtr(-1, 0, nil, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("mapping %d bytes: %w", n, err)
+	}
+	return p, nil
+}
+
+// newState maps a State. Sound: the mapping is page-aligned, zeroed and larger than a State, which holds no Go pointers.
+func newState() (*State, error) {
+	p, err := mapAnonymous(unsafe.Sizeof(State{}))
+	return (*State)(p), err
+}
+
+func freeState(s *State) error { return unix.MunmapPtr(unsafe.Pointer(s), unsafe.Sizeof(*s)) }
+
+// newTLBs maps the TLBs. Sound for the same reason; the caller flushes them before use.
+func newTLBs() (*tlbs, error) {
+	p, err := mapAnonymous(unsafe.Sizeof(tlbs{}))
+	return (*tlbs)(p), err
+}
+
+func freeTLBs(t *tlbs) error { return unix.MunmapPtr(unsafe.Pointer(t), unsafe.Sizeof(*t)) }

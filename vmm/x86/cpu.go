@@ -1,0 +1,182 @@
+package x86
+
+import (
+	"errors"
+	"fmt"
+
+	"refault/vmm/mem"
+)
+
+// Bus is what a processor is attached to: everything that is not its own state and not RAM.
+type Bus interface {
+	// ReadMMIO and WriteMMIO access physical addresses that are not RAM; size is 1, 2, 4 or 8
+	// bytes and the access does not cross a naturally aligned 8 bytes.
+	ReadMMIO(c *CPU, pa uint64, size int) uint64
+	WriteMMIO(c *CPU, pa uint64, size int, v uint64)
+	// In and Out access I/O ports; size is 1, 2 or 4 bytes.
+	In(c *CPU, port uint16, size int) uint32
+	Out(c *CPU, port uint16, size int, v uint32)
+	// ReadMSR and WriteMSR access model-specific registers that live outside the
+	// core: local APIC, machine-check banks. ok is false for #GP.
+	ReadMSR(c *CPU, msr uint32) (v uint64, ok bool)
+	WriteMSR(c *CPU, msr uint32, v uint64) (ok bool)
+	// CR8 is the local APIC's task priority.
+	ReadCR8(c *CPU) uint64
+	WriteCR8(c *CPU, v uint64)
+	// TSC returns the time-stamp counter, without IA32_TSC_ADJUST.
+	TSC(c *CPU) uint64
+	// Random returns the next 64 bits of the machine's seeded generator (RDRAND, RDSEED).
+	Random(c *CPU) uint64
+}
+
+// CPU is one processor: its state, and its view of memory and of the rest of
+// the machine. Its methods implement the architecture; engines drive them.
+type CPU struct {
+	*State
+	ID  int
+	RAM *mem.RAM
+	Bus Bus
+
+	// Until is the step at which the engine's current Run must stop: the bound for REP.
+	Until uint64
+	// Attention is set when something happened after which the machine must look at
+	// interrupts, events or the processor's activity before the next instruction.
+	Attention bool
+	// InstRIP is the address of the instruction that is executing: where a fault points.
+	InstRIP uint64
+	// Exc is the exception that is being raised or was delivered last.
+	Exc Exception
+
+	// CodeWritten is called before bytes of a page flagged mem.Code change. Engines set it.
+	CodeWritten func(off uint64, n int)
+	// CodeFlushed is called when the translation of instruction addresses may have changed. Engines set it.
+	CodeFlushed func()
+	// Watch is called before an access to a page flagged mem.Watched. off is an offset into RAM.
+	Watch func(off uint64, n int, kind Access)
+
+	mmu mmu
+}
+
+// Access is a kind of memory access.
+type Access uint8
+
+const (
+	Read Access = iota
+	Write
+	Fetch
+)
+
+// Exception is an exception or interrupt to be delivered.
+type Exception struct {
+	Vec     uint8
+	HasErr  bool
+	Err     uint32
+	Soft    bool   // INT n, INT3, INTO: RIP is already past the instruction, and gates' DPL is checked
+	Ext     bool   // external interrupt
+	Address uint64 // #PF: the linear address
+}
+
+// guestFault unwinds a handler that raised an exception; engines recover it.
+type guestFault struct{}
+
+var fault = &guestFault{}
+
+// IsFault reports whether a recovered panic value is a guest exception (in CPU.Exc) rather than a bug.
+func IsFault(r any) bool { return r == any(fault) }
+
+// Raise raises an exception without error code. It does not return.
+func (c *CPU) Raise(vec uint8) {
+	c.Exc = Exception{Vec: vec}
+	panic(fault)
+}
+
+// RaiseErr raises an exception with error code. It does not return.
+func (c *CPU) RaiseErr(vec uint8, code uint32) {
+	c.Exc = Exception{Vec: vec, HasErr: true, Err: code}
+	panic(fault)
+}
+
+// NewCPU returns processor id in the state that RESET leaves (SDM Vol. 3A 9.1.1).
+func NewCPU(id int, ram *mem.RAM, bus Bus) (*CPU, error) {
+	s, err := newState()
+	if err != nil {
+		return nil, fmt.Errorf("processor %d: %w", id, err)
+	}
+	c := &CPU{State: s, ID: id, RAM: ram, Bus: bus}
+	if err := c.mmu.init(); err != nil {
+		return nil, errors.Join(fmt.Errorf("processor %d: %w", id, err), freeState(s))
+	}
+	c.Reset()
+	return c, nil
+}
+
+// Close frees what NewCPU mapped.
+func (c *CPU) Close() error {
+	err := errors.Join(c.mmu.close(), freeState(c.State))
+	c.State = nil
+	return err
+}
+
+// Reset puts the processor in the state that RESET leaves (SDM Vol. 3A 9.1.1, table 9-1). Step keeps counting.
+func (c *CPU) Reset() {
+	step := c.Step
+	*c.State = State{Step: step}
+	c.Regs[RIP] = 0xfff0
+	c.Regs[RDX] = cpuSignature
+	c.RFLAGS = Flag1
+	data := Segment{Limit: 0xffff, Attr: SegPresent | SegS | SegTypeWritable | SegTypeAccessed}
+	for _, s := range []int{ES, SS, DS, FS, GS} {
+		c.Seg[s] = data
+	}
+	c.Seg[CS] = Segment{Sel: 0xf000, Base: 0xffff0000, Limit: 0xffff, Attr: SegPresent | SegS | SegTypeCode | SegTypeWritable | SegTypeAccessed}
+	c.Seg[LDTR] = Segment{Limit: 0xffff, Attr: SegPresent | 2}
+	c.Seg[TR] = Segment{Limit: 0xffff, Attr: SegPresent | 11}
+	c.GDTR.Limit, c.IDTR.Limit = 0xffff, 0xffff
+	c.CR0 = CR0CD | CR0NW | CR0ET
+	c.DR[6], c.DR[7] = 0xffff0ff0, 0x400
+	c.XCR0 = 1
+	c.PAT = 0x0007040600070406
+	c.MiscEnable = 1 // fast strings
+	c.FX[0], c.FX[1] = 0x40, 0 // FCW
+	c.FX[24], c.FX[25] = 0x80, 0x1f
+	c.ModeChanged()
+	c.FlushTLB()
+}
+
+// Name implements dev.Device.
+func (c *CPU) Name() string { return fmt.Sprintf("cpu%d", c.ID) }
+
+// Save implements dev.Device. The lazy flags are materialised first.
+func (c *CPU) Save() any {
+	c.Materialise()
+	s := *c.State
+	return &s
+}
+
+// Restore implements dev.Device.
+func (c *CPU) Restore(decode func(any) error) error {
+	var s State
+	if err := decode(&s); err != nil {
+		return err
+	}
+	s.Regs[RegZero] = 0
+	s.Seg[SegFlat] = Segment{}
+	*c.State = s
+	c.ModeChanged()
+	c.FlushTLB()
+	return nil
+}
+
+// CodeSize returns the default operand size of the current code segment in bytes: 2, 4 or 8.
+func (c *CPU) CodeSize() int {
+	switch {
+	case c.EFER&EFERLMA != 0 && c.Seg[CS].Attr&SegL != 0:
+		return 8
+	case c.Seg[CS].Attr&SegDB != 0:
+		return 4
+	}
+	return 2
+}
+
+// ModeChanged must be called after CPL, CR0, CR4, EFER, RFLAGS.AC or CS changed.
+func (c *CPU) ModeChanged() { c.mmu.select_(c) }

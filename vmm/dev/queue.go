@@ -28,14 +28,12 @@ type Timer struct {
 
 // QueueState is the saved state of a Queue.
 type QueueState struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Version  uint8
-	Timers   []TimerState
+	Version uint8
+	Timers  []TimerState
 }
 
 // TimerState is the saved state of a Timer.
 type TimerState struct {
-	_msgpack   struct{} `msgpack:",as_array"`
 	Name       string
 	DeadlineNs uint64
 }

@@ -10,11 +10,13 @@ import (
 // Encode returns the encoding of a device's state: what a snapshot stores and the state hash covers.
 // It is a function of the state alone, since states hold no maps.
 func Encode(d Device) []byte {
-	b, err := msgpack.Marshal(d.Save())
-	if err != nil {
+	var b bytes.Buffer
+	enc := msgpack.NewEncoder(&b)
+	enc.UseArrayEncodedStructs(true)
+	if err := enc.Encode(d.Save()); err != nil {
 		panic("BUG: state of " + d.Name() + " cannot be encoded: " + err.Error())
 	}
-	return b
+	return b.Bytes()
 }
 
 // Decode restores a device from what Encode returned. The bytes may come from

@@ -136,7 +136,7 @@ func (c *CPU) Reset() {
 	c.DR[6], c.DR[7] = 0xffff0ff0, 0x400
 	c.XCR0 = 1
 	c.PAT = 0x0007040600070406
-	c.MiscEnable = 1 // fast strings
+	c.MiscEnable = 1           // fast strings
 	c.FX[0], c.FX[1] = 0x40, 0 // FCW
 	c.FX[24], c.FX[25] = 0x80, 0x1f
 	c.ModeChanged()

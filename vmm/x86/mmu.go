@@ -16,9 +16,9 @@ import (
 
 const (
 	tlbSize  = 1024
-	tlbNone  = 1          // a tag that matches no page address
-	itlbSize = 256        // instruction pages
-	physMask = 1<<40 - 1  // MAXPHYADDR is 40
+	tlbNone  = 1         // a tag that matches no page address
+	itlbSize = 256       // instruction pages
+	physMask = 1<<40 - 1 // MAXPHYADDR is 40
 	pteAddr  = physMask &^ 0xfff
 )
 
@@ -443,7 +443,6 @@ func (c *CPU) setEntry(off, v uint64, size uint64) {
 		binary.LittleEndian.PutUint32(c.RAM.Data()[off:], uint32(v))
 	}
 }
-
 
 // Translate returns the physical address of va as the current privilege would read it, without
 // side effects; ok is false where nothing is mapped. Debuggers and injectors use it.

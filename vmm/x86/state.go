@@ -58,11 +58,10 @@ const (
 
 // Segment is a segment register with its hidden part.
 type Segment struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Base     uint64
-	Limit    uint32 // in bytes, granularity applied
-	Sel      uint16
-	Attr     uint16 // without SegPresent the register is unusable (null)
+	Base  uint64
+	Limit uint32 // in bytes, granularity applied
+	Sel   uint16
+	Attr  uint16 // without SegPresent the register is unusable (null)
 }
 
 // DPL returns the descriptor privilege level.
@@ -70,9 +69,8 @@ func (s *Segment) DPL() uint8 { return uint8(s.Attr&SegDPL) >> SegDPLShift }
 
 // Table is GDTR or IDTR.
 type Table struct {
-	_msgpack struct{} `msgpack:",as_array"`
-	Base     uint64
-	Limit    uint16
+	Base  uint64
+	Limit uint16
 }
 
 // RFLAGS bits (SDM Vol. 1 3.4.3).
@@ -180,8 +178,6 @@ const (
 // fixed offsets and without Go pointers, so that generated code can use it. All
 // of it is saved and hashed, except the lazy flags, which are materialised first.
 type State struct {
-	_msgpack struct{} `msgpack:",as_array"`
-
 	Regs [NumRegs]uint64
 	// RFLAGS holds all flags; its FlagsArith are valid only while FlagsLazy is zero.
 	RFLAGS uint64

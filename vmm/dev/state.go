@@ -23,6 +23,9 @@ func Encode(d Device) []byte {
 // outside: an error names the device, and leaves it in an unspecified state.
 func Decode(d Device, b []byte) error {
 	err := d.Restore(func(s any) error {
+		if err := checkEncoding(b); err != nil {
+			return err
+		}
 		dec := msgpack.NewDecoder(bytes.NewReader(b))
 		return dec.Decode(s)
 	})

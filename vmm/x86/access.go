@@ -10,13 +10,16 @@ import (
 // (access_unsafe.go) is a TLB hit within a page; everything rare is here: misses,
 // accesses across pages, devices, watched pages, alignment checking.
 
-// implicit accesses (descriptor tables, TSS) are made as supervisor, whatever CPL is.
+// asSupervisor makes implicit accesses (descriptor tables, TSS): as supervisor, whatever CPL and AC are.
 func (c *CPU) asSupervisor(f func()) {
-	cpl, view, id := c.CPL, c.mmu.view, c.mmu.viewID
+	cpl, m := c.CPL, c.mmu
 	c.CPL = 0
-	c.mmu.viewID = viewSuper
-	c.mmu.view = &c.mmu.data[viewSuper]
-	defer func() { c.CPL, c.mmu.view, c.mmu.viewID = cpl, view, id }()
+	c.mmu.ac, c.mmu.align = false, false
+	c.mmu.viewID, c.mmu.view = viewSuper, &c.mmu.data[viewSuper]
+	defer func() {
+		c.CPL = cpl
+		c.mmu.ac, c.mmu.align, c.mmu.viewID, c.mmu.view = m.ac, m.align, m.viewID, m.view
+	}()
 	f()
 }
 
@@ -27,7 +30,7 @@ func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 		c.RaiseErr(VecGP, 0)
 	}
 	user := c.CPL == 3
-	p := c.walk(va, kind, user, m.viewID == viewSuperAC)
+	p := c.walk(va, kind, user, m.ac)
 	off, ram = c.RAM.Offset(p.pa)
 	if !ram {
 		return p.pa, 0, false
@@ -60,7 +63,7 @@ func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 
 // loadSlow reads n bytes (up to 8), zero-extended.
 func (c *CPU) loadSlow(va uint64, n int) uint64 {
-	c.checkAlign(va, n)
+	c.check(va, n, Read)
 	if k := mem.PageSize - int(va%mem.PageSize); k < n {
 		// Both pages must be readable before either is read.
 		var b [8]byte
@@ -88,7 +91,7 @@ func (c *CPU) loadSlow(va uint64, n int) uint64 {
 
 // storeSlow writes the low n bytes (up to 8) of v.
 func (c *CPU) storeSlow(va uint64, v uint64, n int) {
-	c.checkAlign(va, n)
+	c.check(va, n, Write)
 	if k := mem.PageSize - int(va%mem.PageSize); k < n {
 		var b [8]byte
 		binary.LittleEndian.PutUint64(b[:], v)
@@ -125,7 +128,7 @@ func (c *CPU) ProbeWrite(va uint64, n int) { c.probe(va, n, Write) }
 func (c *CPU) ProbeRead(va uint64, n int) { c.probe(va, n, Read) }
 
 func (c *CPU) probe(va uint64, n int, kind Access) {
-	c.checkAlign(va, n)
+	c.check(va, n, Fetch)
 	if k := mem.PageSize - int(va%mem.PageSize); k < n {
 		c.lookup(va, k, kind)
 		c.lookup(c.wrap(va+uint64(k)), n-k, kind)
@@ -183,9 +186,13 @@ func (c *CPU) writeDevice(pa uint64, v uint64, n int) {
 	}
 }
 
-func (c *CPU) checkAlign(va uint64, n int) {
-	if c.mmu.viewID == viewSlow && va&uint64(n-1) != 0 {
+// check does what alignment checking and data breakpoints ask for before an access.
+func (c *CPU) check(va uint64, n int, kind Access) {
+	if c.mmu.align && va&uint64(n-1) != 0 && n&(n-1) == 0 {
 		c.RaiseErr(VecAC, 0)
+	}
+	if c.mmu.breaks && kind != Fetch {
+		c.touch(va, n, kind)
 	}
 }
 

@@ -109,3 +109,24 @@ func newTLBs() (*tlbs, error) {
 }
 
 func freeTLBs(t *tlbs) error { return unix.MunmapPtr(unsafe.Pointer(t), unsafe.Sizeof(*t)) }
+
+// writable reports whether a store at va would take the fast path.
+func (c *CPU) writable(va uint64, n int) bool {
+	e := &c.mmu.view[va>>mem.PageShift%tlbSize]
+	return e.write == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-uint64(n)
+}
+
+// HostSpan returns the host memory behind the n bytes at va, where an access of the kind takes the fast
+// path, and nil otherwise. Preconditions: the bytes lie in one page. The slice is good until the next
+// access that is not to it.
+func (c *CPU) HostSpan(va uint64, n int, kind Access) []byte {
+	e := &c.mmu.view[va>>mem.PageShift%tlbSize]
+	tag := e.read
+	if kind == Write {
+		tag = e.write
+	}
+	if tag != va&^(mem.PageSize-1) {
+		return nil
+	}
+	return unsafe.Slice((*byte)(e.host(va)), n)
+}

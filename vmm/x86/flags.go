@@ -9,10 +9,10 @@ import "math/bits"
 // carries. Whoever sets flags otherwise (POPF, shifts) materialises first.
 
 // carries returns FlagAux for a carry vector of an operation on size bytes: bit i is the carry out of bit i.
-func carries(v uint64, size int) uint64 { return v<<(64-8*size) | v&8 }
+func carries(v uint64, size int) uint64 { return v<<(uint(64-8*size)&63) | v&8 }
 
 func signExtend(v uint64, size int) uint64 {
-	n := 64 - 8*size
+	n := uint(64-8*size) & 63
 	return uint64(int64(v<<n) >> n)
 }
 
@@ -122,4 +122,12 @@ func (c *CPU) Cond(cc uint8) bool {
 		}
 	}
 	return v != (cc&1 != 0)
+}
+
+// KeepCF sets the carry flag to cf (0 or 1) after the flags of an operation that does not touch it.
+func (c *CPU) KeepCF(cf uint64) {
+	// Flipping the carry out of the top bit would flip OF with it, so both top carries flip.
+	if c.FlagAux>>63 != cf {
+		c.FlagAux ^= 3 << 62
+	}
 }

@@ -18,10 +18,11 @@ type Inst struct {
 	Prefix   uint8 // PrefixLock and friends
 	Rex      uint8 // the REX prefix, or zero
 
-	ModRM  uint8
-	IsMem  bool  // the r/m operand is in memory
-	Reg    uint8 // ModRM.reg with REX.R, or the register in the opcode with REX.B
-	RM     uint8 // ModRM.rm with REX.B; a register if !IsMem
+	ModRM uint8
+	IsMem bool  // the r/m operand is in memory
+	Reg   uint8 // ModRM.reg with REX.R, or the register in the opcode with REX.B
+	RM    uint8 // ModRM.rm with REX.B; a register if !IsMem
+	// For byte operands, Reg and RM carry HighByte where they mean AH, CH, DH, BH.
 	Base   uint8 // register of the address, or RegZero, or RIP
 	Index  uint8 // register of the address, or RegZero
 	Scale  uint8 // shift of the index: 0 to 3
@@ -29,10 +30,14 @@ type Inst struct {
 	Stack  bool  // the memory operand is in the stack segment: a bad address raises #SS
 	Opcode uint8 // last opcode byte
 
-	Disp uint64 // sign-extended displacement; for moffs, the offset
-	Imm  uint64 // immediate, extended as the instruction wants it
-	Imm2 uint64 // second immediate: ENTER, far pointers' selector
+	AddrMask uint64 // what the address size keeps of an offset
+	Disp     uint64 // sign-extended displacement; for moffs, the offset
+	Imm      uint64 // immediate, extended as the instruction wants it
+	Imm2     uint64 // second immediate: ENTER, far pointers' selector
 }
+
+// HighByte marks the number of a byte register as bits 15:8 of registers 0 to 3.
+const HighByte = 0x20
 
 // Prefixes that a handler may care for.
 const (

@@ -48,7 +48,7 @@ const (
 	viewSuper   = iota // supervisor, user pages out of reach if SMAP
 	viewUser           // CPL 3
 	viewSuperAC        // supervisor with EFLAGS.AC set
-	viewSlow           // alignment checking: always empty, so that every access is looked at
+	viewSlow           // alignment checking or data breakpoints: always empty, so that every access is looked at
 	numViews
 )
 
@@ -82,6 +82,9 @@ type mmu struct {
 	view   *[tlbSize]tlbEntry // of the current privilege
 	viewID int
 	paging bool
+	ac     bool        // supervisor accesses may reach user pages in spite of SMAP
+	align  bool        // alignment is checked
+	breaks bool        // data breakpoints are enabled
 	tables []tableInfo // by page of RAM
 	stale  int         // slow writes to table pages since the last flush
 	low    bool        // viewSuper may hold entries of the lower half
@@ -97,12 +100,15 @@ func (m *mmu) close() error { return freeTLBs(m.tlbs) }
 func (m *mmu) select_(c *CPU) {
 	was := m.paging
 	m.paging = c.CR0&CR0PG != 0
+	m.ac = c.CPL != 3 && c.RFLAGS&FlagAC != 0
+	m.align = c.CPL == 3 && c.CR0&CR0AM != 0 && c.RFLAGS&FlagAC != 0
+	m.breaks = c.dataBreakpoints()
 	switch {
-	case c.CPL == 3 && c.CR0&CR0AM != 0 && c.RFLAGS&FlagAC != 0:
+	case m.align || m.breaks:
 		m.viewID = viewSlow
 	case c.CPL == 3:
 		m.viewID = viewUser
-	case c.RFLAGS&FlagAC != 0:
+	case m.ac:
 		m.viewID = viewSuperAC
 	default:
 		m.viewID = viewSuper

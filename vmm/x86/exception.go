@@ -1,0 +1,301 @@
+package x86
+
+// Delivery of exceptions and interrupts (SDM Vol. 3A chapter 6).
+
+// Deliver delivers e. A fault during delivery is delivered in its place, or
+// makes a double fault, or shuts the processor down (SDM Vol. 3A 6.15, #DF).
+func (c *CPU) Deliver(e Exception) {
+	for !c.tryDeliver(e) {
+		second := c.Exc
+		switch {
+		case e.Vec == VecDF:
+			c.Activity = Shutdown
+			c.Attention = true
+			return
+		case !e.Ext && !e.Soft && (contributory(e.Vec) && contributory(second.Vec) ||
+			e.Vec == VecPF && (contributory(second.Vec) || second.Vec == VecPF)):
+			e = Exception{Vec: VecDF, HasErr: true}
+		default:
+			e = second
+		}
+	}
+}
+
+func contributory(vec uint8) bool {
+	switch vec {
+	case VecDE, VecTS, VecNP, VecSS, VecGP:
+		return true
+	}
+	return false
+}
+
+// isFaultClass reports exceptions that point at the instruction that caused them.
+func isFaultClass(vec uint8) bool {
+	switch vec {
+	case VecDB, VecNMI, VecBP, VecOF, VecDF, VecMC:
+		return false
+	}
+	return vec < 32
+}
+
+// tryDeliver delivers e; false means that a fault got in the way: it is in c.Exc, and nothing has changed.
+func (c *CPU) tryDeliver(e Exception) (ok bool) {
+	saved := *c.State
+	defer func() {
+		if r := recover(); r != nil {
+			if !IsFault(r) {
+				panic(r)
+			}
+			cr2, step := c.CR2, c.Step
+			*c.State = saved
+			c.CR2, c.Step = cr2, step
+			c.ModeChanged()
+			ok = false
+			if c.Exc.HasErr && !e.Soft && c.Exc.Vec != VecPF {
+				c.Exc.Err |= 1 // EXT: the event was not the program's own
+			}
+		}
+	}()
+	if c.Activity == Halted {
+		c.Activity = Active
+	}
+	c.Materialise()
+	if e.Vec == VecPF && !e.Ext && !e.Soft {
+		c.CR2 = e.Address
+	}
+	c.Shadow = 0
+	flags := c.RFLAGS
+	if !e.Ext && !e.Soft && isFaultClass(e.Vec) {
+		flags |= FlagRF
+	}
+	if e.Vec == VecDB && !e.Soft {
+		c.DR[7] &^= 1 << 13 // GD
+	}
+	switch {
+	case !c.ProtectedMode() && c.RFLAGS&FlagVM == 0:
+		c.deliverReal(e, flags)
+	case c.LongMode():
+		c.deliverLong(e, flags)
+	default:
+		c.deliverProtected(e, flags)
+	}
+	c.flushFetch()
+	c.Attention = true
+	return true
+}
+
+func (c *CPU) deliverReal(e Exception, flags uint64) {
+	at := uint64(e.Vec) * 4
+	if at+3 > uint64(c.IDTR.Limit) {
+		c.RaiseErr(VecGP, 0)
+	}
+	v := c.Load(c.IDTR.Base+at, 4)
+	c.Push(flags&0xffff, 2)
+	c.Push(uint64(c.Seg[CS].Sel), 2)
+	c.Push(c.Regs[RIP]&0xffff, 2)
+	c.RFLAGS &^= FlagIF | FlagTF | FlagAC | FlagRF
+	c.Seg[CS].Sel, c.Seg[CS].Base = uint16(v>>16), v>>16<<4
+	c.Regs[RIP] = v & 0xffff
+	c.ModeChanged()
+}
+
+func (c *CPU) deliverLong(e Exception, flags uint64) {
+	idtErr := uint32(e.Vec)<<3 | 2
+	at := uint64(e.Vec) * 16
+	if at+15 > uint64(c.IDTR.Limit) {
+		c.RaiseErr(VecGP, idtErr)
+	}
+	lo, hi := c.loadSys(c.IDTR.Base+at, 8), c.loadSys(c.IDTR.Base+at+8, 8)
+	d := descriptor{raw: lo}
+	if typ := lo >> 40 & 31; typ != 14 && typ != 15 || hi>>40&31 != 0 {
+		c.RaiseErr(VecGP, idtErr)
+	}
+	if e.Soft && d.dpl() < c.CPL {
+		c.RaiseErr(VecGP, idtErr)
+	}
+	if !d.present() {
+		c.RaiseErr(VecNP, idtErr)
+	}
+	sel := uint16(lo >> 16)
+	off := lo&0xffff | lo>>48<<16 | hi<<32
+	ist := int(lo >> 32 & 7)
+	if sel&^3 == 0 {
+		c.RaiseErr(VecGP, 0)
+	}
+	code, ok := c.readDescriptor(sel)
+	if !ok || !code.isCode() || code.dpl() > c.CPL || !code.long() || code.big() {
+		c.RaiseErr(VecGP, selError(sel))
+	}
+	if !code.present() {
+		c.RaiseErr(VecNP, selError(sel))
+	}
+	oldCS, oldSS, oldSP, oldRIP := c.Seg[CS].Sel, c.Seg[SS].Sel, c.Regs[RSP], c.Regs[RIP]
+	cpl := c.CPL
+	if !code.conforming() {
+		cpl = code.dpl()
+	}
+	if cpl != c.CPL || ist != 0 {
+		c.enterStack(cpl, ist, true)
+	}
+	if !Canonical(off) {
+		c.RaiseErr(VecGP, 0)
+	}
+	sp := c.Regs[RSP] &^ 15
+	push := func(v uint64) {
+		sp -= 8
+		c.Store64(sp, v)
+	}
+	push(uint64(oldSS))
+	push(oldSP)
+	push(flags)
+	push(uint64(oldCS))
+	push(oldRIP)
+	if e.HasErr {
+		push(uint64(e.Err))
+	}
+	c.Regs[RSP] = sp
+	c.setAccessed(&code)
+	c.Seg[CS] = code.segment(sel&^3 | uint16(cpl))
+	c.CPL = cpl
+	c.RFLAGS &^= FlagTF | FlagNT | FlagRF | FlagVM
+	if lo>>40&1 == 0 { // interrupt gate
+		c.RFLAGS &^= FlagIF
+	}
+	c.Regs[RIP] = off
+	c.ModeChanged()
+}
+
+func (c *CPU) deliverProtected(e Exception, flags uint64) {
+	idtErr := uint32(e.Vec)<<3 | 2
+	at := uint64(e.Vec) * 8
+	if at+7 > uint64(c.IDTR.Limit) {
+		c.RaiseErr(VecGP, idtErr)
+	}
+	d := descriptor{raw: c.loadSys(c.IDTR.Base+at, 8)}
+	typ := d.raw >> 40 & 31
+	switch typ {
+	case 5, 6, 7, 14, 15:
+	default:
+		c.RaiseErr(VecGP, idtErr)
+	}
+	if e.Soft && d.dpl() < c.CPL {
+		c.RaiseErr(VecGP, idtErr)
+	}
+	if !d.present() {
+		c.RaiseErr(VecNP, idtErr)
+	}
+	if typ == 5 {
+		c.taskGate(uint16(d.raw>>16), e)
+		return
+	}
+	size := 4
+	off := d.raw&0xffff | d.raw>>48<<16
+	if typ < 8 {
+		size = 2
+		off &= 0xffff
+	}
+	sel := uint16(d.raw >> 16)
+	if sel&^3 == 0 {
+		c.RaiseErr(VecGP, 0)
+	}
+	code, ok := c.readDescriptor(sel)
+	if !ok || !code.isCode() || code.dpl() > c.CPL {
+		c.RaiseErr(VecGP, selError(sel))
+	}
+	if !code.present() {
+		c.RaiseErr(VecNP, selError(sel))
+	}
+	oldCS, oldSS, oldSP, oldRIP := c.Seg[CS].Sel, c.Seg[SS].Sel, c.Regs[RSP], c.Regs[RIP]
+	vm := flags&FlagVM != 0
+	cpl := c.CPL
+	if !code.conforming() {
+		cpl = code.dpl()
+	}
+	if vm {
+		if cpl != 0 {
+			c.RaiseErr(VecGP, selError(sel))
+		}
+		c.RFLAGS &^= FlagVM
+	}
+	if cpl != c.CPL {
+		old := c.Seg
+		c.enterStack(cpl, 0, false)
+		if vm {
+			for _, s := range []int{GS, FS, DS, ES} {
+				c.Push(uint64(old[s].Sel), size)
+				c.Seg[s] = Segment{}
+			}
+		}
+		c.Push(uint64(oldSS), size)
+		c.Push(oldSP, size)
+	}
+	c.Push(flags, size)
+	c.Push(uint64(oldCS), size)
+	c.Push(oldRIP, size)
+	if e.HasErr {
+		c.Push(uint64(e.Err), size)
+	}
+	if off > uint64(code.limit()) {
+		c.RaiseErr(VecGP, 0)
+	}
+	c.setAccessed(&code)
+	c.Seg[CS] = code.segment(sel&^3 | uint16(cpl))
+	c.CPL = cpl
+	c.RFLAGS &^= FlagTF | FlagNT | FlagRF | FlagVM
+	if typ&1 == 0 {
+		c.RFLAGS &^= FlagIF
+	}
+	c.Regs[RIP] = off
+	c.ModeChanged()
+}
+
+// Interrupts is where a processor's maskable interrupts come from: its local APIC.
+type Interrupts interface {
+	// Pending reports whether an interrupt waits that the task priority lets through.
+	Pending() bool
+	// Acknowledge takes the highest and returns its vector.
+	Acknowledge() (vector uint8)
+}
+
+// ServiceEvents delivers at most one event at an instruction boundary, by
+// priority: machine check, debug trap, NMI, maskable interrupt (SDM Vol. 3A 6.9, table 6-2).
+func (c *CPU) ServiceEvents(from Interrupts) {
+	if c.Activity == Shutdown || c.Activity == WaitSIPI {
+		return
+	}
+	switch {
+	case c.MCPending:
+		c.MCPending = false
+		if c.CR4&CR4MCE == 0 {
+			c.Activity = Shutdown
+			return
+		}
+		c.Deliver(Exception{Vec: VecMC})
+	case c.PendingDebug != 0 && c.Shadow&ShadowMOVSS == 0:
+		c.DR[6] = c.DR[6]&^0xf | c.PendingDebug
+		c.PendingDebug = 0
+		c.Deliver(Exception{Vec: VecDB})
+	case c.NMIPending && !c.NMIBlocked && c.Shadow == 0:
+		c.NMIPending, c.NMIBlocked = false, true
+		c.Deliver(Exception{Vec: VecNMI})
+	case c.RFLAGS&FlagIF != 0 && c.Shadow == 0 && from.Pending():
+		c.Deliver(Exception{Vec: from.Acknowledge(), Ext: true})
+	}
+}
+
+// Soft delivers a software interrupt: INT n, INT3 or INTO.
+func (c *CPU) Soft(vec uint8) {
+	e := Exception{Vec: vec, Soft: true}
+	if c.tryDeliver(e) {
+		return
+	}
+	// The fault points at the instruction.
+	f := c.Exc
+	c.Regs[RIP] = c.InstRIP
+	panicFault(c, f)
+}
+
+func panicFault(c *CPU, e Exception) {
+	c.Exc = e
+	panic(fault)
+}

@@ -1,0 +1,344 @@
+package interp
+
+import (
+	"refault/vmm/mem"
+	"refault/vmm/x86"
+)
+
+// selector picks the handler for a decoded instruction.
+type selector func(in *x86.Inst) x86.Handler
+
+// selectors is the binding of operations to handlers, of all ops_*.go files.
+var selectors = merge(integerOps, stringOps, systemOps, sseOps, x87Ops)
+
+func merge(parts ...map[x86.Op]selector) *[x86.NumOps]selector {
+	var all [x86.NumOps]selector
+	for _, p := range parts {
+		for op, s := range p {
+			if all[op] != nil {
+				panic("BUG: two selectors for one operation")
+			}
+			all[op] = s
+		}
+	}
+	return &all
+}
+
+// always makes a selector that picks h for every form.
+func always(h x86.Handler) selector { return func(*x86.Inst) x86.Handler { return h } }
+
+// block is a run of instructions in one page, decoded.
+type block struct {
+	off   uint64 // offset into RAM of the first
+	mode  uint8
+	insts []x86.Inst
+}
+
+const (
+	cacheSize  = 1 << 16
+	maxBlock   = 64
+	blockLimit = 1 << 19 // decoded instructions before everything is dropped
+	noPage     = 1       // matches no page address
+)
+
+// Engine runs one processor.
+type Engine struct {
+	c *x86.CPU
+	// Trace, if set, is called before each instruction is executed: the slow path
+	// is taken for all of them.
+	Trace func(in *x86.Inst)
+
+	cache  [cacheSize]*block
+	pages  map[uint64][]*block // blocks by page, for invalidation
+	total  int
+	page   uint64 // linear address of the page of code that pageOff is the translation of, or noPage
+	off    uint64
+	inPage bool
+	single x86.Inst // decoded by the slow path
+}
+
+// New returns an engine for c, and attaches it to c's notifications.
+func New(c *x86.CPU) *Engine {
+	e := &Engine{c: c, pages: make(map[uint64][]*block), page: noPage}
+	c.CodeWritten = e.codeWritten
+	c.CodeFlushed = func() { e.page = noPage }
+	return e
+}
+
+// Run executes until exactly until instructions have retired, or until the
+// machine must look at something: CPU.Attention is set, or the processor is not active.
+func (e *Engine) Run(until uint64) {
+	c := e.c
+	for c.Step < until && !c.Attention && c.Activity == x86.Active {
+		if e.run(until) {
+			c.Regs[x86.RIP] = c.InstRIP
+			c.Deliver(c.Exc)
+		}
+	}
+	c.Materialise()
+}
+
+// run executes until an exception is raised (faulted) or Run must look.
+func (e *Engine) run(until uint64) (faulted bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			if !x86.IsFault(r) {
+				panic(r)
+			}
+			faulted = true
+		}
+	}()
+	c := e.c
+	c.Until = until
+	for c.Step < until {
+		if c.Shadow != 0 || e.Trace != nil || c.RFLAGS&(x86.FlagTF|x86.FlagRF) != 0 || c.DR[7]&0xff != 0 {
+			e.careful()
+			if c.Attention || c.Activity != x86.Active {
+				return false
+			}
+			continue
+		}
+		b := e.lookup()
+		if b == nil {
+			e.slow()
+			if c.Attention || c.Activity != x86.Active {
+				return false
+			}
+			continue
+		}
+		insts := b.insts
+		if n := until - c.Step; uint64(len(insts)) > n {
+			insts = insts[:n]
+		}
+		for i := range insts {
+			in := &insts[i]
+			rip := c.Regs[x86.RIP]
+			c.InstRIP = rip
+			c.Regs[x86.RIP] = rip + uint64(in.Len)
+			in.Fn(c, in)
+			c.Step++
+			if c.Attention {
+				return false
+			}
+		}
+	}
+	return false
+}
+
+// careful executes one instruction with everything that may happen around one.
+func (e *Engine) careful() {
+	c := e.c
+	shadow, flags := c.Shadow, c.RFLAGS
+	if c.CodeBreakpoint() {
+		c.InstRIP = c.Regs[x86.RIP]
+		c.Raise(x86.VecDB)
+	}
+	// The shadow covers the instruction that begins here, and ends with it.
+	c.Shadow = 0
+	e.slow()
+	c.RFLAGS &^= flags & x86.FlagRF
+	if flags&x86.FlagTF != 0 {
+		c.SingleStepped()
+	}
+	if c.PendingDebug != 0 || shadow != 0 {
+		c.Attention = true
+	}
+}
+
+// linear returns the linear address of the next instruction, after the checks of fetching.
+func (e *Engine) linear() uint64 {
+	c := e.c
+	rip := c.Regs[x86.RIP]
+	switch c.CodeSize() {
+	case 8:
+		if !x86.Canonical(rip) {
+			c.InstRIP = rip
+			c.RaiseErr(x86.VecGP, 0)
+		}
+		return rip
+	case 4:
+		rip &= 0xffffffff
+	default:
+		if c.Seg[x86.CS].Limit <= 0xffff {
+			rip &= 0xffff
+		}
+	}
+	c.Regs[x86.RIP] = rip
+	if rip > uint64(c.Seg[x86.CS].Limit) {
+		c.InstRIP = rip
+		c.RaiseErr(x86.VecGP, 0)
+	}
+	return (c.Seg[x86.CS].Base + rip) & 0xffffffff
+}
+
+// translate returns the offset into RAM of linear address la; ok is false where it is not in RAM.
+func (e *Engine) translate(la uint64) (off uint64, ok bool) {
+	page := la &^ (mem.PageSize - 1)
+	if e.page != page {
+		e.c.InstRIP = e.c.Regs[x86.RIP]
+		off, ok := e.c.FetchPage(page)
+		e.page, e.off, e.inPage = page, off, ok
+	}
+	return e.off + la%mem.PageSize, e.inPage
+}
+
+// lookup returns the block at RIP, or nil where the slow path has to fetch.
+func (e *Engine) lookup() *block {
+	la := e.linear()
+	off, ok := e.translate(la)
+	if !ok {
+		return nil
+	}
+	mode := uint8(e.c.CodeSize())
+	slot := &e.cache[(off^uint64(mode)<<13)%cacheSize]
+	if b := *slot; b != nil && b.off == off && b.mode == mode {
+		return b
+	}
+	b := e.decode(off, mode)
+	*slot = b
+	return b
+}
+
+// decode makes the block at off, or returns nil where its first instruction is not whole in its page.
+func (e *Engine) decode(off uint64, mode uint8) *block {
+	c := e.c
+	for _, b := range e.pages[off>>mem.PageShift] {
+		if b.off == off && b.mode == mode {
+			return b
+		}
+	}
+	if c.RAM.Flags(off)&mem.Watched != 0 {
+		return nil // every fetch has to be seen
+	}
+	if e.total > blockLimit {
+		e.dropAll()
+	}
+	// The limit of the code segment is checked at the first byte of a block only
+	// by linear; a block must not run beyond it.
+	room := uint64(mem.PageSize)
+	if mode != 8 {
+		room = uint64(c.Seg[x86.CS].Limit) - c.Regs[x86.RIP] + 1
+	}
+	code := c.RAM.Page(int(off >> mem.PageShift))[off%mem.PageSize:]
+	if uint64(len(code)) > room {
+		code = code[:room]
+	}
+	b := &block{off: off, mode: mode}
+	for len(b.insts) < maxBlock {
+		var in x86.Inst
+		if x86.Decode(code, int(mode), &in) != x86.DecodeOK {
+			break
+		}
+		attr := x86.Forms()[in.Form].Attr
+		in.Fn = bind(&in, attr)
+		b.insts = append(b.insts, in)
+		code = code[in.Len:]
+		if attr&x86.EndBlock != 0 || attr&x86.RepOK != 0 && in.Prefix&(x86.PrefixRep|x86.PrefixRepne) != 0 {
+			break
+		}
+	}
+	if len(b.insts) == 0 {
+		return nil
+	}
+	b.insts = append([]x86.Inst(nil), b.insts...)
+	if c.RAM.Flags(off)&mem.Code == 0 {
+		c.RAM.SetFlags(off, mem.Code)
+		c.RevokeWrite(off)
+	}
+	e.pages[off>>mem.PageShift] = append(e.pages[off>>mem.PageShift], b)
+	e.total += len(b.insts)
+	return b
+}
+
+// bind returns the handler of an instruction, behind the checks that its form asks for.
+func bind(in *x86.Inst, attr x86.Attr) x86.Handler {
+	s := selectors[in.Op]
+	if s == nil {
+		return undefined
+	}
+	h := s(in)
+	if attr&x86.Priv != 0 {
+		return func(c *x86.CPU, in *x86.Inst) {
+			if c.CPL != 0 {
+				c.RaiseErr(x86.VecGP, 0)
+			}
+			h(c, in)
+		}
+	}
+	return h
+}
+
+func undefined(c *x86.CPU, _ *x86.Inst) { c.Raise(x86.VecUD) }
+
+// slow fetches, decodes and executes one instruction, wherever it lies.
+func (e *Engine) slow() {
+	c := e.c
+	la := e.linear()
+	c.InstRIP = c.Regs[x86.RIP]
+	in := &e.single
+	var buf [16]byte
+	n := 0
+	st := x86.DecodeMore
+	limit := uint64(len(buf) - 1)
+	if c.CodeSize() != 8 {
+		limit = min(limit, uint64(c.Seg[x86.CS].Limit)-c.InstRIP+1)
+	}
+	for st == x86.DecodeMore {
+		if uint64(n) == limit {
+			c.RaiseErr(x86.VecGP, 0) // beyond the segment
+		}
+		at := la + uint64(n)
+		if c.CodeSize() != 8 {
+			at &= 0xffffffff
+		} else if !x86.Canonical(at) {
+			c.RaiseErr(x86.VecGP, 0)
+		}
+		// All bytes up to the end of the page are there to be decoded; the next
+		// page is translated only if the instruction reaches it.
+		k := min(int(limit)-n, mem.PageSize-int(at%mem.PageSize))
+		n += c.FetchBytes(at, buf[n:n+k])
+		st = x86.Decode(buf[:n], c.CodeSize(), in)
+	}
+	switch st {
+	case x86.DecodeUD:
+		if e.Trace != nil {
+			in.Len = 0
+			e.Trace(in)
+		}
+		c.Raise(x86.VecUD)
+	case x86.DecodeTooLong:
+		c.RaiseErr(x86.VecGP, 0)
+	}
+	in.Fn = bind(in, x86.Forms()[in.Form].Attr)
+	if e.Trace != nil {
+		e.Trace(in)
+	}
+	c.Regs[x86.RIP] = c.InstRIP + uint64(in.Len)
+	in.Fn(c, in)
+	c.Step++
+}
+
+// codeWritten drops the blocks of a page that is about to change.
+func (e *Engine) codeWritten(off uint64, n int) {
+	page := off >> mem.PageShift
+	for _, b := range e.pages[page] {
+		slot := &e.cache[(b.off^uint64(b.mode)<<13)%cacheSize]
+		if *slot == b {
+			*slot = nil
+		}
+		e.total -= len(b.insts)
+	}
+	delete(e.pages, page)
+	e.c.RAM.ClearFlags(off, mem.Code)
+	// The running block may be among them: fetch anew.
+	e.c.Attention = true
+}
+
+func (e *Engine) dropAll() {
+	clear(e.cache[:])
+	for page := range e.pages {
+		e.c.RAM.ClearFlags(page<<mem.PageShift, mem.Code)
+	}
+	clear(e.pages)
+	e.total = 0
+}

@@ -9,8 +9,14 @@ import (
 // PIRQs is the number of interrupt inputs of the ISA bridge, PIRQA# to PIRQD#.
 const PIRQs = 4
 
+// Slots is the number of device numbers, from zero, that have their interrupts wired.
+const Slots = 8
+
 // FirstGSI is the I/O APIC input of PIRQA#; the others follow.
 const FirstGSI = 16
+
+// InitialIRQ returns the 8259 input to which a reset routes a PIRQ.
+func InitialIRQ(pirq int) uint8 { return 10 + uint8(pirq)&1 }
 
 // Ports of the bus, relative to Port.
 const (
@@ -93,8 +99,8 @@ func NewBus(cfg BusConfig) *Bus {
 
 	b.isa = NewConfig(ID{Vendor: 0x8086, Device: 0x7110, Class: 0x060100, Revision: 2})
 	b.isa.SetInitialCommand(CommandIO | CommandMemory | CommandMaster)
-	for i, irq := range [PIRQs]uint8{10, 11, 10, 11} {
-		b.isa.Define8(regPIRQRC+i, irq, 0x8f)
+	for i := range PIRQs {
+		b.isa.Define8(regPIRQRC+i, InitialIRQ(i), 0x8f)
 	}
 	b.isa.Define16(0x4e, 0x0003, 0xffff) // XBCS: RTC and keyboard decoded
 	b.isa.OnWrite = func(off, size int) {
@@ -110,6 +116,9 @@ func NewBus(cfg BusConfig) *Bus {
 func (b *Bus) Add(addr DevFn, c *Config) {
 	if b.funcs[addr] != nil {
 		panic("BUG: two functions at " + addr.String())
+	}
+	if addr>>3 >= Slots && c.Read8(RegInterruptPin) != 0 {
+		panic("BUG: no interrupt wiring for " + addr.String())
 	}
 	b.funcs[addr] = c
 	first := b.funcs[addr&^7]

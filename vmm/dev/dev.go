@@ -49,3 +49,10 @@ type Device interface {
 	// Restore sets the device's state from what Save returned; decode fills a struct of that type.
 	Restore(decode func(state any) error) error
 }
+
+// Hasher is implemented by a Device whose state is too large to be encoded at
+// every mark. The state hash covers what Hash returns in place of the encoding;
+// equal states have equal hashes, and nothing but the state enters.
+type Hasher interface {
+	Hash() [16]byte
+}

@@ -70,15 +70,24 @@ func (d *Disk) Err() error { return d.err }
 func (d *Disk) ReadSectors(p []byte, lba uint64) error {
 	d.check(p, lba)
 	var err error
-	d.each(p, lba, func(index uint64, at int, p []byte) {
+	base := 0 // the bytes of p from here to the current cluster come from the image
+	read := func(end int) {
+		if end > base {
+			if e := d.readBase(p[base:end], int64(lba*SectorSize)+int64(base)); e != nil {
+				err = e
+			}
+		}
+	}
+	at := 0
+	d.each(p, lba, func(index uint64, in int, part []byte) {
 		if c := d.clusters[index]; c != nil {
-			copy(p, c.data[at:])
-			return
+			read(at)
+			copy(part, c.data[in:])
+			base = at + len(part)
 		}
-		if e := d.readBase(p, int64(index*ClusterSize)+int64(at)); e != nil {
-			err = e
-		}
+		at += len(part)
 	})
+	read(at)
 	return err
 }
 
@@ -175,8 +184,7 @@ func (d *Disk) settle() {
 	d.written = d.written[:0]
 }
 
-// Hash returns the hash of the overlay's content: what the hash timeline covers
-// in place of Save, at the cost of what was written since the last call.
+// Hash implements dev.Hasher, at the cost of what was written since the last call.
 func (d *Disk) Hash() [16]byte {
 	d.settle()
 	var h [16]byte

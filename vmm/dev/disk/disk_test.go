@@ -11,6 +11,8 @@ import (
 	"refault/vmm/dev"
 )
 
+var _ dev.Hasher = (*Disk)(nil)
+
 func pattern(sectors int) Bytes {
 	b := make(Bytes, sectors*SectorSize)
 	for i := range b {
@@ -154,6 +156,42 @@ func TestStateIsWhatDiffersFromTheImage(t *testing.T) {
 	}
 	if e.Hash() != empty {
 		t.Error("a disk that equals its image does not have an empty one's hash")
+	}
+}
+
+// counting counts the reads that reach an image.
+type counting struct {
+	Bytes
+	reads int
+}
+
+func (c *counting) ReadAt(p []byte, off int64) (int, error) {
+	c.reads++
+	return c.Bytes.ReadAt(p, off)
+}
+
+func TestReadsOfTheImageAreJoined(t *testing.T) {
+	img := &counting{Bytes: pattern(100)}
+	d := newDisk(t, img)
+	want := bytes.Clone(img.Bytes)
+	for _, lba := range []uint64{24, 47, 48} { // clusters 3, 5 and 6
+		write(t, d, lba, 0xcc, 1)
+		copy(want[lba*SectorSize:], bytes.Repeat([]byte{0xcc}, SectorSize))
+	}
+	for _, c := range []struct{ lba, n, reads int }{
+		{0, 24, 1}, {3, 90, 3}, {24, 8, 0}, {30, 5, 1}, {40, 16, 0}, {99, 1, 1},
+	} {
+		img.reads = 0
+		got := make([]byte, c.n*SectorSize)
+		if err := d.ReadSectors(got, uint64(c.lba)); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want[c.lba*SectorSize:(c.lba+c.n)*SectorSize]) {
+			t.Errorf("%d sectors from %d: wrong data", c.n, c.lba)
+		}
+		if img.reads != c.reads {
+			t.Errorf("%d sectors from %d: %d reads, want %d", c.n, c.lba, img.reads, c.reads)
+		}
 	}
 }
 

@@ -165,6 +165,7 @@ func TestResetIsPowerOn(t *testing.T) {
 		d.Reset()
 	}
 	for _, d := range a.c.Drives() {
+		d.Disk().Clear() // what is on a disk outlives a reset, as its faults do
 		for _, f := range d.Faults() {
 			d.RemoveFault(f.ID)
 		}

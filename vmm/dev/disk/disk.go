@@ -54,7 +54,7 @@ func New(name string, base Image) (*Disk, error) {
 		return nil, err
 	}
 	d := &Disk{name: name, base: base}
-	d.Reset()
+	d.Clear()
 	return d, nil
 }
 
@@ -258,8 +258,11 @@ func (d *Disk) SetCluster(index uint64, data []byte) error {
 // Name implements dev.Device.
 func (d *Disk) Name() string { return d.name }
 
-// Reset implements dev.Device: it forgets all that was written.
-func (d *Disk) Reset() {
+// Reset implements dev.Device. It does nothing: what is on a disk outlives a reset and a power cycle.
+func (d *Disk) Reset() {}
+
+// Clear forgets all that was written.
+func (d *Disk) Clear() {
 	d.clusters = make(map[uint64]*cluster)
 	d.dirty = make(map[uint64]struct{})
 	d.written = nil
@@ -289,7 +292,7 @@ func (d *Disk) Restore(decode func(any) error) error {
 	if s.Sectors != d.Sectors() {
 		return fmt.Errorf("the state is of a disk of %d sectors, this one has %d", s.Sectors, d.Sectors())
 	}
-	d.Reset()
+	d.Clear()
 	for i, c := range s.Clusters {
 		if i > 0 && c.Index <= s.Clusters[i-1].Index {
 			return fmt.Errorf("cluster %d is out of order", c.Index)

@@ -157,6 +157,15 @@ func TestStateIsWhatDiffersFromTheImage(t *testing.T) {
 	if e.Hash() != empty {
 		t.Error("a disk that equals its image does not have an empty one's hash")
 	}
+
+	d.Reset()
+	if d.Hash() != h {
+		t.Error("a reset changed what is on the disk")
+	}
+	d.Clear()
+	if d.Hash() != empty {
+		t.Error("not clear")
+	}
 }
 
 // counting counts the reads that reach an image.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"refault/vmm/mem"
+	"refault/vmm/x86/fpu"
 )
 
 // Bus is what a processor is attached to: everything that is not its own state and not RAM.
@@ -36,6 +37,8 @@ type CPU struct {
 	ID  int
 	RAM *mem.RAM
 	Bus Bus
+	// FPU executes floating-point and vector instructions; it holds no guest state between them.
+	FPU *fpu.Unit
 
 	// Until is the step at which the engine's current Run must stop: the bound for REP.
 	Until uint64
@@ -106,13 +109,16 @@ func NewCPU(id int, ram *mem.RAM, bus Bus) (*CPU, error) {
 	if err := c.mmu.init(); err != nil {
 		return nil, errors.Join(fmt.Errorf("processor %d: %w", id, err), freeState(s))
 	}
+	if c.FPU, err = fpu.New(); err != nil {
+		return nil, errors.Join(fmt.Errorf("processor %d: %w", id, err), c.mmu.close(), freeState(s))
+	}
 	c.Reset()
 	return c, nil
 }
 
 // Close frees what NewCPU mapped.
 func (c *CPU) Close() error {
-	err := errors.Join(c.mmu.close(), freeState(c.State))
+	err := errors.Join(c.FPU.Close(), c.mmu.close(), freeState(c.State))
 	c.State = nil
 	return err
 }

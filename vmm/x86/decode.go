@@ -59,6 +59,12 @@ func Forms() []Form { return allForms }
 // FormOperands returns the operands of the form with an index.
 func FormOperands(i uint16) []Operand { return rows[i].operands }
 
+// OpcodeMap returns the opcode map of the form with an index: 0 for one byte, 1 for 0F, 2 for 0F 38, 3 for 0F 3A.
+func OpcodeMap(i uint16) int {
+	m, _, _ := rows[i].opcode()
+	return m
+}
+
 func concat(lists ...[]Form) (all []Form) {
 	for _, l := range lists {
 		all = append(all, l...)
@@ -337,7 +343,7 @@ prefixes:
 					in.OpSize = 1
 				}
 			}
-			if in.Rex == 0 {
+			if in.Rex == 0 && r.Op < opVectorBase {
 				switch o.Kind {
 				case 'G', 'Z':
 					in.Reg = highByte(in.Reg)

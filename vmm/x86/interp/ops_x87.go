@@ -1,5 +1,468 @@
 package interp
 
-import "refault/vmm/x86"
+import (
+	"math"
+	"math/big"
 
-var x87Ops = map[x86.Op]selector{}
+	"refault/vmm/x86"
+	"refault/vmm/x86/fpu"
+)
+
+// x87Ops binds the x87 instructions.
+//
+// The host's unit executes one instruction at a time on a copy of the guest's
+// state, all exceptions masked. FIP, FDP and FOP, which vendors save differently,
+// are kept here: FIP and FOP of the last instruction that is not a control
+// instruction, FDP of the last one that raised an unmasked exception
+// (CPUID.7.0:EBX[6]); the selectors are deprecated and read as zero.
+var x87Ops = map[x86.Op]selector{
+	x86.OpX87: selectX87, x86.OpX87Store: selectX87, x86.OpX87Flags: selectX87, x86.OpX87Soft: always(x87Soft),
+	x86.OpFLDENV: always(fldenv), x86.OpFNSTENV: always(fnstenv), x86.OpFLDCW: always(fldcw), x86.OpFNSTCW: always(fnstcw),
+	x86.OpFNCLEX: always(fnclex), x86.OpFNINIT: always(fninit), x86.OpFRSTOR: always(frstor), x86.OpFNSAVE: always(fnsave),
+	x86.OpFNSTSW: always(fnstsw), x86.OpFWAIT: always(fwait),
+}
+
+// Bits of the x87 status word (SDM Vol. 1 8.1.3).
+const (
+	fswIE  = 1 << 0
+	fswZE  = 1 << 2
+	fswPE  = 1 << 5
+	fswSF  = 1 << 6
+	fswES  = 1 << 7
+	fswC1  = 1 << 9
+	fswC2  = 1 << 10
+	fswB   = 1 << 15
+	fswTop = 7 << 11
+
+	fcwInit = 0x37f
+)
+
+func selectX87(in *x86.Inst) x86.Handler {
+	size := 0
+	if in.IsMem {
+		size = x87Size(x86.FormOperands(in.Form)[0])
+	}
+	store := in.Op == x86.OpX87Store
+	flags := in.Op == x86.OpX87Flags
+	var stub fpu.Stub
+	return func(c *x86.CPU, in *x86.Inst) {
+		c.CheckX87()
+		c.CheckX87Error()
+		u := c.FPU
+		if stub == 0 {
+			stub = u.X87(in.Opcode, in.ModRM)
+		}
+		var va uint64
+		switch {
+		case store:
+			va = c.AddrW(in, size)
+			c.ProbeWrite(va, size)
+		case size > 0:
+			va = c.AddrR(in, size)
+			c.LoadBytes(va, u.Src[:size])
+		}
+		if flags {
+			u.Flags = uint16(c.Flags()&0xff) << 8
+		} else {
+			u.Flags = 0x0200
+		}
+		if !runX87(c, in, stub, va) {
+			return
+		}
+		if store {
+			c.StoreBytes(va, u.Src[:size])
+		}
+		if flags && in.Opcode != 0xda && in.ModRM >= 0xe8 {
+			const bits = x86.FlagZF | x86.FlagPF | x86.FlagCF
+			c.SetArith(uint64(u.Flags>>8) & bits)
+		}
+	}
+}
+
+func x87Size(o x86.Operand) int {
+	switch o.Size {
+	case 'w':
+		return 2
+	case 'd':
+		return 4
+	case 'q':
+		return 8
+	}
+	return 10
+}
+
+// runX87 executes a stub on the guest's x87 state. It reports false where an
+// unmasked exception of the operands keeps the instruction from having a result.
+func runX87(c *x86.CPU, in *x86.Inst, stub fpu.Stub, va uint64) bool {
+	u := c.FPU
+	fcw, fsw := le.Uint16(c.FX[0:]), le.Uint16(c.FX[2:])
+	u.FX = c.FX
+	le.PutUint16(u.FX[0:], fcw|0x3f)
+	le.PutUint16(u.FX[2:], fsw&^(0x7f|fswES|fswB))
+	u.Call(stub)
+	now := le.Uint16(u.FX[2:])
+	return mergeX87(c, in, now, va, func() {
+		copy(c.FX[4:5], u.FX[4:5])
+		copy(c.FX[32:160], u.FX[32:160])
+	})
+}
+
+// mergeX87 takes over the status word after an instruction and, unless an unmasked
+// exception of the operands forbids it, its result.
+func mergeX87(c *x86.CPU, in *x86.Inst, now uint16, va uint64, result func()) bool {
+	fcw, fsw := le.Uint16(c.FX[0:]), le.Uint16(c.FX[2:])
+	raised := now & 0x7f
+	unmasked := raised & 0x3f &^ fcw
+	le.PutUint16(c.FX[6:], uint16(in.Opcode&7)<<8|uint16(in.ModRM))
+	le.PutUint64(c.FX[8:], c.InstRIP)
+	if unmasked != 0 {
+		le.PutUint64(c.FX[16:], va)
+	}
+	ok := unmasked&(fswIE|1<<1|fswZE) == 0
+	if ok {
+		result()
+		fsw = now&^0x7f | fsw&0x7f
+	} else {
+		fsw = fsw&^fswC1 | now&fswC1
+	}
+	fsw |= raised
+	fsw &^= fswES | fswB
+	if fsw&0x3f&^fcw != 0 {
+		fsw |= fswES | fswB
+	}
+	le.PutUint16(c.FX[2:], fsw)
+	return ok
+}
+
+// setStatus sets the summary bits of the status word from its exceptions and the control word.
+func setStatus(c *x86.CPU) {
+	img := c.FX
+	cleanX87(&img)
+	c.FX = img
+}
+
+func fwait(c *x86.CPU, _ *x86.Inst) {
+	if c.CR0&(x86.CR0TS|x86.CR0MP) == x86.CR0TS|x86.CR0MP {
+		c.Raise(x86.VecNM)
+	}
+	c.CheckX87Error()
+}
+
+func fldcw(c *x86.CPU, in *x86.Inst) {
+	c.CheckX87()
+	c.CheckX87Error()
+	le.PutUint16(c.FX[0:], c.Load16(c.AddrR(in, 2))&0x1f3f|0x40)
+	setStatus(c)
+}
+
+func fnstcw(c *x86.CPU, in *x86.Inst) {
+	c.CheckX87()
+	c.Store16(c.AddrW(in, 2), le.Uint16(c.FX[0:]))
+}
+
+func fnstsw(c *x86.CPU, in *x86.Inst) {
+	c.CheckX87()
+	v := le.Uint16(c.FX[2:])
+	if in.IsMem {
+		c.Store16(c.AddrW(in, 2), v)
+		return
+	}
+	c.SetReg(x86.RAX, uint64(v), 2)
+}
+
+func fnclex(c *x86.CPU, _ *x86.Inst) {
+	c.CheckX87()
+	le.PutUint16(c.FX[2:], le.Uint16(c.FX[2:])&^(0x7f|fswES|fswB))
+}
+
+func fninit(c *x86.CPU, _ *x86.Inst) {
+	c.CheckX87()
+	initX87(c)
+}
+
+// initX87 sets control, status, tag and pointers; the registers stay, at their places.
+func initX87(c *x86.CPU) {
+	rotateStack(c, 0)
+	clear(c.FX[:24])
+	le.PutUint16(c.FX[0:], fcwInit)
+}
+
+// rotateStack changes the stack top and keeps each physical register's content.
+func rotateStack(c *x86.CPU, top uint16) {
+	fsw := le.Uint16(c.FX[2:])
+	d := int(top) - int(fsw>>11&7)
+	var st [128]byte
+	copy(st[:], c.FX[32:160])
+	for i := range 8 {
+		copy(c.FX[32+16*i:48+16*i], st[16*((i+d)&7):])
+	}
+	le.PutUint16(c.FX[2:], fsw&^fswTop|top<<11)
+}
+
+// fullTag computes the 16-bit tag word of FSTENV from the abridged one (SDM Vol. 1 8.1.7).
+func fullTag(c *x86.CPU) (tag uint16) {
+	top := int(le.Uint16(c.FX[2:]) >> 11 & 7)
+	for r := range 8 {
+		t := uint16(3)
+		if c.FX[4]>>r&1 != 0 {
+			st := c.FX[32+16*((r-top)&7):]
+			exp, man := le.Uint16(st[8:])&0x7fff, le.Uint64(st)
+			switch {
+			case exp == 0 && man == 0:
+				t = 1
+			case exp == 0 || exp == 0x7fff || man>>63 == 0:
+				t = 2
+			default:
+				t = 0
+			}
+		}
+		tag |= t << (2 * r)
+	}
+	return tag
+}
+
+// environment lays out the x87 environment for FSTENV and FSAVE (SDM Vol. 1 figures 8-9 to 8-12).
+func environment(c *x86.CPU, in *x86.Inst) []byte {
+	fcw, fsw, tag := le.Uint16(c.FX[0:]), le.Uint16(c.FX[2:]), fullTag(c)
+	fip, fdp, fop := le.Uint64(c.FX[8:]), le.Uint64(c.FX[16:]), le.Uint16(c.FX[6:])
+	if in.OpSize == 2 {
+		b := make([]byte, 14)
+		for i, v := range []uint16{fcw, fsw, tag, uint16(fip), 0, uint16(fdp), 0} {
+			le.PutUint16(b[2*i:], v)
+		}
+		return b
+	}
+	b := make([]byte, 28)
+	for i, v := range []uint32{0xffff0000 | uint32(fcw), 0xffff0000 | uint32(fsw), 0xffff0000 | uint32(tag), uint32(fip), uint32(fop) << 16, uint32(fdp), 0xffff0000} {
+		le.PutUint32(b[4*i:], v)
+	}
+	return b
+}
+
+func environmentSize(in *x86.Inst) int {
+	if in.OpSize == 2 {
+		return 14
+	}
+	return 28
+}
+
+func setEnvironment(c *x86.CPU, b []byte) {
+	var fcw, fsw, tag, fop uint16
+	var fip, fdp uint64
+	if len(b) == 14 {
+		fcw, fsw, tag = le.Uint16(b), le.Uint16(b[2:]), le.Uint16(b[4:])
+		fip, fdp = uint64(le.Uint16(b[6:])), uint64(le.Uint16(b[10:]))
+	} else {
+		fcw, fsw, tag = le.Uint16(b), le.Uint16(b[4:]), le.Uint16(b[8:])
+		fip, fop, fdp = uint64(le.Uint32(b[12:])), le.Uint16(b[18:])&0x7ff, uint64(le.Uint32(b[20:]))
+	}
+	rotateStack(c, fsw>>11&7)
+	le.PutUint16(c.FX[0:], fcw&0x1f3f|0x40)
+	le.PutUint16(c.FX[2:], fsw)
+	var abridged byte
+	for r := range 8 {
+		if tag>>(2*r)&3 != 3 {
+			abridged |= 1 << r
+		}
+	}
+	c.FX[4] = abridged
+	le.PutUint16(c.FX[6:], fop)
+	le.PutUint64(c.FX[8:], fip)
+	le.PutUint64(c.FX[16:], fdp)
+	setStatus(c)
+}
+
+func fnstenv(c *x86.CPU, in *x86.Inst) {
+	c.CheckX87()
+	b := environment(c, in)
+	va := c.AddrW(in, len(b))
+	c.ProbeWrite(va, 1)
+	c.ProbeWrite(va+uint64(len(b))-1, 1)
+	c.StoreBytes(va, b)
+	le.PutUint16(c.FX[0:], le.Uint16(c.FX[0:])|0x3f)
+	setStatus(c)
+}
+
+func fldenv(c *x86.CPU, in *x86.Inst) {
+	c.CheckX87()
+	c.CheckX87Error()
+	b := make([]byte, environmentSize(in))
+	c.LoadBytes(c.AddrR(in, len(b)), b)
+	setEnvironment(c, b)
+}
+
+func fnsave(c *x86.CPU, in *x86.Inst) {
+	c.CheckX87()
+	b := environment(c, in)
+	for i := range 8 {
+		b = append(b, c.FX[32+16*i:42+16*i]...)
+	}
+	va := c.AddrW(in, len(b))
+	c.ProbeWrite(va, 1)
+	c.ProbeWrite(va+uint64(len(b))-1, 1)
+	c.StoreBytes(va, b)
+	initX87(c)
+}
+
+func frstor(c *x86.CPU, in *x86.Inst) {
+	c.CheckX87()
+	c.CheckX87Error()
+	n := environmentSize(in)
+	b := make([]byte, n+80)
+	c.LoadBytes(c.AddrR(in, len(b)), b)
+	setEnvironment(c, b[:n])
+	for i := range 8 {
+		copy(c.FX[32+16*i:42+16*i], b[n+10*i:])
+	}
+}
+
+// stack access for the instructions that are computed in software.
+
+func st(c *x86.CPU, i int) []byte { return c.FX[32+16*i : 42+16*i] }
+
+func stEmpty(c *x86.CPU, i int) bool {
+	top := int(le.Uint16(c.FX[2:]) >> 11 & 7)
+	return c.FX[4]>>((top+i)&7)&1 == 0
+}
+
+// x87Soft computes the transcendentals: the result of the arguments taken to
+// double precision, to one definition on all hosts.
+func x87Soft(c *x86.CPU, in *x86.Inst) {
+	c.CheckX87()
+	c.CheckX87Error()
+	x := toFloat(st(c, 0))
+	two := in.ModRM == 0xf1 || in.ModRM == 0xf3 || in.ModRM == 0xf9 // pops
+	push := in.ModRM == 0xf2 || in.ModRM == 0xfb
+	fsw := le.Uint16(c.FX[2:])
+	top := int(fsw >> 11 & 7)
+	if stEmpty(c, 0) || two && stEmpty(c, 1) || push && !stEmpty(c, 7) {
+		status := fsw&^0x7f | fswIE | fswSF
+		if push && !stEmpty(c, 7) {
+			status |= fswC1
+		} else {
+			status &^= fswC1
+		}
+		mergeX87(c, in, status, 0, func() {
+			indefinite(st(c, 0))
+			if two {
+				indefinite(st(c, 1))
+				popStack(c)
+			}
+		})
+		return
+	}
+	now := fsw &^ (0x7f | fswC1 | fswC2)
+	out := math.Abs(x) >= 1<<63
+	trig := in.ModRM == 0xf2 || in.ModRM == 0xfb || in.ModRM == 0xfe || in.ModRM == 0xff
+	if trig && out && !math.IsInf(x, 0) {
+		mergeX87(c, in, now|fswC2, 0, func() {})
+		return
+	}
+	var r, r2 float64
+	switch in.ModRM {
+	case 0xf0:
+		r = math.Expm1(x * math.Ln2)
+	case 0xf1:
+		r = toFloat(st(c, 1)) * math.Log2(x)
+	case 0xf2:
+		r, r2 = math.Tan(x), 1
+	case 0xf3:
+		r = math.Atan2(toFloat(st(c, 1)), x)
+	case 0xf9:
+		r = toFloat(st(c, 1)) * (math.Log1p(x) / math.Ln2)
+	case 0xfb:
+		r, r2 = math.Sin(x), math.Cos(x)
+	case 0xfe:
+		r = math.Sin(x)
+	case 0xff:
+		r = math.Cos(x)
+	}
+	switch {
+	case math.IsNaN(r) && !math.IsNaN(x):
+		now |= fswIE
+	case math.IsInf(r, 0) && in.ModRM == 0xf1 && x == 0:
+		now |= fswZE
+	case r != 0 && !math.IsNaN(x):
+		now |= fswPE
+	}
+	mergeX87(c, in, now, 0, func() {
+		if two {
+			fromFloat(st(c, 1), r)
+			popStack(c)
+			return
+		}
+		fromFloat(st(c, 0), r)
+		if push {
+			copy(c.FX[48:160], append([]byte(nil), c.FX[32:144]...))
+			fromFloat(st(c, 0), r2)
+			c.FX[4] |= 1 << ((top - 1) & 7)
+		}
+	})
+	// mergeX87 took the status word from now, with the old top: move it.
+	fsw = le.Uint16(c.FX[2:])
+	if fsw&fswES == 0 || now&(fswIE|fswZE) == 0 {
+		switch {
+		case two:
+			le.PutUint16(c.FX[2:], fsw&^fswTop|uint16((top+1)&7)<<11)
+		case push:
+			le.PutUint16(c.FX[2:], fsw&^fswTop|uint16((top-1)&7)<<11)
+		}
+	}
+}
+
+// popStack shifts the registers down by one and marks the old top empty; the caller moves TOP.
+func popStack(c *x86.CPU) {
+	top := le.Uint16(c.FX[2:]) >> 11 & 7
+	c.FX[4] &^= 1 << top
+	var first [16]byte
+	copy(first[:], c.FX[32:48])
+	copy(c.FX[32:144], append([]byte(nil), c.FX[48:160]...))
+	copy(c.FX[144:160], first[:])
+}
+
+func indefinite(b []byte) {
+	le.PutUint64(b, 0xc000000000000000)
+	le.PutUint16(b[8:], 0xffff)
+}
+
+// toFloat converts an 80-bit value to the nearest double.
+func toFloat(b []byte) float64 {
+	man, se := le.Uint64(b), le.Uint16(b[8:])
+	exp := int(se & 0x7fff)
+	sign := 1.0
+	if se>>15 != 0 {
+		sign = -1
+	}
+	switch {
+	case exp == 0x7fff && man<<1 == 0:
+		return math.Inf(int(sign))
+	case exp == 0x7fff:
+		return math.NaN()
+	case man == 0:
+		return math.Copysign(0, sign)
+	}
+	f, _ := new(big.Float).SetMantExp(new(big.Float).SetPrec(64).SetUint64(man), exp-16383-63).Float64()
+	return sign * f
+}
+
+// fromFloat converts a double to an 80-bit value, exactly.
+func fromFloat(b []byte, f float64) {
+	bits := math.Float64bits(f)
+	se := uint16(bits >> 63 << 15)
+	switch {
+	case math.IsNaN(f):
+		indefinite(b)
+		return
+	case math.IsInf(f, 0):
+		le.PutUint64(b, 1<<63)
+		le.PutUint16(b[8:], se|0x7fff)
+		return
+	case f == 0:
+		le.PutUint64(b, 0)
+		le.PutUint16(b[8:], se)
+		return
+	}
+	frac, exp := math.Frexp(math.Abs(f))
+	le.PutUint64(b, uint64(math.Ldexp(frac, 64)))
+	le.PutUint16(b[8:], se|uint16(exp-1+16383))
+}

@@ -1,0 +1,24 @@
+// Package injectors turns the description of a hardware fault into the fault.
+// It has the three parts of an error-injection framework on a virtual machine
+// monitor: a front end that describes faults (Parse), a Scheduler that decides
+// when each happens, and injectors, one file a kind, that act.
+//
+// # What is a fault?
+//
+// A kind, a target and a behaviour, which are the kind's keys, and a trigger:
+//
+//	KIND:key=value,…@TRIGGER
+//	mce:type=srao,addr=0xbaec000@step:812345678
+//	ata:error=unc,lba=2344@step:0
+//	mem:addr=0x1000,bit=3@step:5e8
+//	reg:name=rax,bit=17@time:1.5s
+//
+// The text is the same in a flag, in a plan and in the log.
+//
+// # How is a kind added?
+//
+// One file with one Kind value, and its name in the table in kinds.go. The kind's
+// Resolve turns the keys into a vmm.Fault, which needs nothing but the machine to
+// happen. What was resolved is what the faulty run logs, so that run replays
+// without this package.
+package injectors

@@ -1,0 +1,24 @@
+package injectors
+
+// kinds is the table of all kinds of fault. A new kind is a new file and a row here.
+var kinds = []*Kind{&mceKind, &memKind, &regKind, &ataKind}
+
+// Kinds lists the kinds of fault.
+func Kinds() []*Kind { return kinds }
+
+func findKind(name string) *Kind {
+	for _, k := range kinds {
+		if k.Name == name {
+			return k
+		}
+	}
+	return nil
+}
+
+func kindNames() []string {
+	var names []string
+	for _, k := range kinds {
+		names = append(names, k.Name)
+	}
+	return names
+}

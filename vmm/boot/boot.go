@@ -1,0 +1,188 @@
+package boot
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"refault/vmm/mem"
+)
+
+var le = binary.LittleEndian
+
+// Errors that a kernel or initrd can cause. All are wrapped with what was found.
+var (
+	// ErrNotKernel: the file is no kernel that this package knows.
+	ErrNotKernel = errors.New("not a kernel (want a Linux bzImage, an ELF vmlinux or a Multiboot 1 ELF)")
+	// ErrDamaged: the file is a kernel, and broken.
+	ErrDamaged = errors.New("damaged kernel")
+	// ErrTooLarge: something does not fit the guest's memory.
+	ErrTooLarge = errors.New("does not fit the guest's memory; give the machine more with --memory")
+)
+
+// Blob is something that firmware leaves in memory.
+type Blob struct {
+	Addr  uint64
+	Bytes []byte
+}
+
+// Config says what to boot.
+type Config struct {
+	Kernel, Initrd []byte
+	CommandLine    string
+	// Firmware is put in memory as it is; RSDP is the address of the ACPI root pointer in it.
+	Firmware []Blob
+	RSDP     uint64
+}
+
+// Mode is the mode in which the processor enters the kernel.
+type Mode uint8
+
+const (
+	// Protected32: flat 32-bit protected mode, paging off.
+	Protected32 Mode = iota + 1
+	// Long64: 64-bit mode on identity-mapping tables.
+	Long64
+)
+
+// Entry is the processor's state at the kernel's first instruction.
+type Entry struct {
+	Mode               Mode
+	RIP                uint64
+	RAX, RBX, RSI, RSP uint64
+	CR3                uint64 // Long64
+	GDTBase            uint64
+	GDTLimit           uint16
+	CS, DS             uint16 // selectors of the flat segments
+}
+
+// Where the loader keeps its things in low memory.
+const (
+	tablesAt      = 0x80000 // PML4, PDPT, four page directories: the first 4 GiB
+	gdtAt         = 0x8f000
+	bootParamsAt  = 0x90000
+	commandLineAt = 0x91000
+	multibootAt   = 0x94000
+	lowEnd        = 0x9fc00
+
+	commandLineMax = 2048
+)
+
+// Load fills RAM and returns where to start.
+func Load(ram *mem.RAM, cfg Config) (*Entry, error) {
+	for _, b := range cfg.Firmware {
+		if !ram.WriteAt(b.Bytes, b.Addr) {
+			return nil, fmt.Errorf("firmware tables at %#x: %w", b.Addr, ErrTooLarge)
+		}
+	}
+	if len(cfg.CommandLine) >= commandLineMax {
+		return nil, fmt.Errorf("command line of %d bytes; the kernel takes up to %d", len(cfg.CommandLine), commandLineMax-1)
+	}
+	switch k := cfg.Kernel; {
+	case isBzImage(k):
+		return loadBzImage(ram, cfg)
+	case multibootHeader(k) >= 0:
+		return loadMultiboot(ram, cfg)
+	case bytes.HasPrefix(k, []byte(elf.ELFMAG)):
+		return loadLinux(ram, cfg, k, nil)
+	}
+	return nil, ErrNotKernel
+}
+
+// memoryMap is an entry of the BIOS memory map.
+type memoryMap struct {
+	addr, size uint64
+	usable     bool
+}
+
+func e820(ram *mem.RAM) []memoryMap {
+	m := []memoryMap{
+		{0, lowEnd, true},
+		{lowEnd, 0xa0000 - lowEnd, false},
+		{0xe0000, 0x20000, false},
+		{0x100000, ram.LowSize() - 0x100000, true},
+	}
+	if h := ram.HighSize(); h > 0 {
+		m = append(m, memoryMap{mem.HighBase, h, true})
+	}
+	return m
+}
+
+// setupGDT writes a GDT of flat segments: 10H code, 18H data.
+func setupGDT(ram *mem.RAM, e *Entry, code uint64) {
+	var g [32]byte
+	le.PutUint64(g[16:], code)
+	le.PutUint64(g[24:], 0x00cf93000000ffff)
+	ram.WriteAt(g[:], gdtAt)
+	e.GDTBase, e.GDTLimit, e.CS, e.DS = gdtAt, uint16(len(g)-1), 0x10, 0x18
+}
+
+// setupTables maps the first 4 GiB one to one, with pages of 2 MiB.
+func setupTables(ram *mem.RAM) uint64 {
+	const present = 0x63 // with accessed and dirty
+	put := func(at, v uint64) { ram.WriteAt(le.AppendUint64(nil, v), at) }
+	put(tablesAt, tablesAt+0x1000|present)
+	for i := range uint64(4) {
+		put(tablesAt+0x1000+8*i, tablesAt+0x2000+i<<12|present)
+		for j := range uint64(512) {
+			put(tablesAt+0x2000+i<<12+8*j, i<<30|j<<21|0x80|present)
+		}
+	}
+	return tablesAt
+}
+
+// segment is a part of a kernel that goes to memory.
+type segment struct {
+	addr uint64
+	data []byte
+	size uint64 // in memory: the rest is zero
+}
+
+// loadSegments copies segments to memory and returns the end of the highest.
+func loadSegments(ram *mem.RAM, segs []segment) (end uint64, err error) {
+	for _, s := range segs {
+		last := s.addr + s.size
+		if last < s.addr || uint64(len(s.data)) > s.size {
+			return 0, fmt.Errorf("a segment of %d bytes at %#x: %w", s.size, s.addr, ErrDamaged)
+		}
+		if last > ram.LowSize() || !ram.WriteAt(s.data, s.addr) {
+			return 0, fmt.Errorf("kernel at %#x to %#x: %w", s.addr, last, ErrTooLarge)
+		}
+		end = max(end, last)
+	}
+	return end, nil
+}
+
+// elfSegments returns the loadable segments of an ELF file.
+func elfSegments(k []byte) (f *elf.File, segs []segment, err error) {
+	f, err = elf.NewFile(bytes.NewReader(k))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %v", ErrDamaged, err)
+	}
+	for _, p := range f.Progs {
+		if p.Type != elf.PT_LOAD || p.Memsz == 0 {
+			continue
+		}
+		if p.Off > uint64(len(k)) || p.Filesz > uint64(len(k))-p.Off {
+			return nil, nil, fmt.Errorf("%w: a segment ends at byte %d of %d: the file is truncated", ErrDamaged, p.Off+p.Filesz, len(k))
+		}
+		segs = append(segs, segment{p.Paddr, k[p.Off : p.Off+p.Filesz], p.Memsz})
+	}
+	if len(segs) == 0 {
+		return nil, nil, fmt.Errorf("%w: nothing to load in the ELF file", ErrDamaged)
+	}
+	return f, segs, nil
+}
+
+// placeInitrd copies the initrd below limit, and above the kernel.
+func placeInitrd(ram *mem.RAM, initrd []byte, above, limit uint64) (addr uint64, err error) {
+	top := min(ram.LowSize(), limit) &^ (mem.PageSize - 1)
+	n := (uint64(len(initrd)) + mem.PageSize - 1) &^ (mem.PageSize - 1)
+	if n > top || top-n < above {
+		return 0, fmt.Errorf("initrd of %d bytes above the kernel's end at %#x: %w", len(initrd), above, ErrTooLarge)
+	}
+	ram.WriteAt(initrd, top-n)
+	return top - n, nil
+}

@@ -51,11 +51,16 @@ func flips(a Args, kind string) (mask []byte, at uint64, err error) {
 		bit := a.Uint("bit")
 		return []byte{1 << (bit % 8)}, bit / 8, nil
 	}
-	for v := a.Uint("mask"); v != 0; v >>= 8 {
-		mask = append(mask, byte(v))
-	}
-	if mask == nil {
+	if mask = maskBytes(a.Uint("mask")); mask == nil {
 		return nil, 0, fmt.Errorf("%s: a mask of zero flips nothing: %w", kind, ErrSpec)
 	}
 	return mask, 0, nil
+}
+
+// maskBytes returns a mask's bytes up to its highest bit, little-endian.
+func maskBytes(v uint64) (mask []byte) {
+	for ; v != 0; v >>= 8 {
+		mask = append(mask, byte(v))
+	}
+	return mask
 }

@@ -1,9 +1,3 @@
-// Package uart is a 16550A serial port (National Semiconductor PC16550D data sheet).
-//
-// Transmission takes no time: a byte that is written is out, and the holding
-// register is empty again at once. Baud rates are accepted and remembered. So a
-// guest that polls never waits, and one that uses the interrupt gets it at the
-// next boundary; a console costs nothing and depends on no clock.
 package uart
 
 import (
@@ -12,51 +6,120 @@ import (
 	"refault/vmm/dev"
 )
 
-// NumPorts is the size of the register window.
+// NumPorts is the size of the port range.
 const NumPorts = 8
 
-const fifoSize = 16
-
-// Interrupt enable bits.
+// Where a PC has its first serial port.
 const (
-	ierRX   = 1 << 0
-	ierTHRE = 1 << 1
-	ierLine = 1 << 2
-	ierMSR  = 1 << 3
+	COM1    = 0x3f8
+	COM1IRQ = 4
 )
 
-// Line status bits.
 const (
-	lsrDR   = 1 << 0
-	lsrOE   = 1 << 1
-	lsrTHRE = 1 << 5
-	lsrTEMT = 1 << 6
+	fifoSize = 16
 )
 
-// Modem control bits.
+// Registers. The first two are the divisor latch while LCR.DLAB is set.
 const (
-	mcrDTR  = 1 << 0
-	mcrRTS  = 1 << 1
-	mcrOut1 = 1 << 2
-	mcrOut2 = 1 << 3 // gates the interrupt line on a PC
-	mcrLoop = 1 << 4
+	regData = iota // RBR, THR
+	regIER
+	regIIR // FCR when written
+	regLCR
+	regMCR
+	regLSR
+	regMSR
+	regSCR
 )
 
-// State is the saved state of a UART.
-type State struct {
-	Version                      uint8
-	IER, FCR, LCR, MCR, LSR, MSR uint8
-	SCR, DLL, DLM                uint8
-	THREPending                  bool // the transmitter-empty interrupt has not been read or served
-	FIFO                         []byte
-}
+// Bits of the registers.
+const (
+	ierRx     = 1 << 0 // ERBFI
+	ierTx     = 1 << 1 // ETBEI
+	ierLine   = 1 << 2 // ELSI
+	ierModem  = 1 << 3 // EDSSI
+	ierWrites = ierRx | ierTx | ierLine | ierModem
 
-// UART is one port.
+	iirNone    = 0x01
+	iirModem   = 0x00
+	iirTx      = 0x02
+	iirRx      = 0x04
+	iirLine    = 0x06
+	iirTimeout = 0x0c
+	iirFIFOs   = 0xc0
+
+	fcrEnable  = 1 << 0
+	fcrResetRx = 1 << 1
+	fcrTrigger = 3 << 6
+
+	lcrWordLength = 3
+	lcrStop       = 1 << 2
+	lcrParity     = 1 << 3
+	lcrDLAB       = 1 << 7
+
+	mcrDTR    = 1 << 0
+	mcrRTS    = 1 << 1
+	mcrOUT1   = 1 << 2
+	mcrOUT2   = 1 << 3
+	mcrLoop   = 1 << 4
+	mcrWrites = 0x1f
+
+	lsrData      = 1 << 0
+	lsrOverrun   = 1 << 1
+	lsrParity    = 1 << 2
+	lsrFraming   = 1 << 3
+	lsrBreak     = 1 << 4
+	lsrTHRE      = 1 << 5
+	lsrTEMT      = 1 << 6
+	lsrFIFOError = 1 << 7
+	lsrCharacter = lsrParity | lsrFraming | lsrBreak // errors that come with a character
+	lsrErrors    = lsrOverrun | lsrCharacter
+
+	msrRIFell = 1 << 2 // TERI; the other three deltas are a change of the bit four places up
+	msrCTS    = 1 << 4
+	msrDSR    = 1 << 5
+	msrRI     = 1 << 6
+	msrDCD    = 1 << 7
+	msrDeltas = 0x0f
+)
+
+var triggers = [4]int{1, 4, 8, 14}
+
+// UART is one serial port.
 type UART struct {
-	State
 	name string
 	irq  dev.Line
 	out  func(b byte)
+
+	divisor       uint16
+	ier, lcr, mcr uint8
+	fcr           uint8 // fcrEnable and fcrTrigger
+	scr           uint8
+	msrDelta      uint8
+	overrun       bool
+	topRead       bool               // the errors of the character at the top have been read
+	txPending     bool               // THRE interrupt
+	rx            [fifoSize]received // the oldest first
+	rxLen         int
+}
+
+// received is a character and the LSR bits that came with it.
+type received struct{ b, errors uint8 }
+
+// State is the saved state of a UART.
+type State struct {
+	Version   uint8
+	Divisor   uint16
+	IER       uint8
+	LCR       uint8
+	MCR       uint8
+	FCR       uint8
+	SCR       uint8
+	MSRDelta  uint8
+	Overrun   bool
+	TopRead   bool
+	TxPending bool
+	Rx        []byte
+	RxErrors  []byte
 }
 
 // New returns a port that sends to out and interrupts through irq.
@@ -66,185 +129,279 @@ func New(name string, irq dev.Line, out func(b byte)) *UART {
 	return u
 }
 
-// Name implements dev.Device.
-func (u *UART) Name() string { return u.name }
-
-// Reset implements dev.Device.
-func (u *UART) Reset() {
-	u.State = State{Version: 1, LSR: lsrTHRE | lsrTEMT, MSR: 0xb0, DLL: 1} // CTS, DSR, DCD: somebody is there
-	u.update()
-}
-
-// Save implements dev.Device.
-func (u *UART) Save() any {
-	s := u.State
-	s.FIFO = append([]byte(nil), s.FIFO...)
-	return &s
-}
-
-// Restore implements dev.Device.
-func (u *UART) Restore(decode func(any) error) error {
-	var s State
-	if err := decode(&s); err != nil {
-		return err
-	}
-	if s.Version != 1 || len(s.FIFO) > fifoSize {
-		return fmt.Errorf("version %d with %d bytes received; this program reads version 1 with up to %d", s.Version, len(s.FIFO), fifoSize)
-	}
-	u.State = s
-	return nil
-}
-
+// capacity is the number of characters that the receiver holds.
 func (u *UART) capacity() int {
-	if u.FCR&1 != 0 {
+	if u.fcr&fcrEnable != 0 {
 		return fifoSize
 	}
 	return 1
 }
 
-// CanReceive reports whether a byte that arrives now finds room.
-func (u *UART) CanReceive() bool { return len(u.FIFO) < u.capacity() && u.MCR&mcrLoop == 0 }
+// CanReceive reports whether Receive would take a byte.
+func (u *UART) CanReceive() bool { return u.mcr&mcrLoop == 0 && u.rxLen < u.capacity() }
 
-// Receive takes a byte from the line.
-func (u *UART) Receive(b byte) {
-	if u.MCR&mcrLoop == 0 {
-		u.receive(b)
-	}
-}
+// Receive is a byte from the other end. It reports false where there is no room, and
+// the caller keeps the byte.
+func (u *UART) Receive(b byte) bool { return u.receive(received{b: b}) }
 
-func (u *UART) receive(b byte) {
-	if len(u.FIFO) >= u.capacity() {
-		u.LSR |= lsrOE
-	} else {
-		u.FIFO = append(u.FIFO, b)
-		u.LSR |= lsrDR
+// ReceiveBreak is a break condition from the other end: a zero character with the break bit.
+func (u *UART) ReceiveBreak() bool { return u.receive(received{errors: lsrBreak}) }
+
+func (u *UART) receive(c received) bool {
+	if !u.CanReceive() {
+		return false
 	}
+	u.push(c)
 	u.update()
+	return true
 }
 
-// interrupt returns IIR's identification: the highest pending interrupt, or 1 for none.
-func (u *UART) interrupt() uint8 {
+// push puts a character that has arrived into the FIFO.
+func (u *UART) push(c received) {
+	if u.rxLen == u.capacity() {
+		u.overrun = true
+		if u.fcr&fcrEnable == 0 {
+			u.rx[0] = c // the holding register is overwritten, the FIFO is not
+			u.topRead = false
+		}
+		return
+	}
+	u.rx[u.rxLen] = c
+	u.rxLen++
+}
+
+// pop takes the oldest character. An empty receiver repeats what it returned last.
+func (u *UART) pop() byte {
+	b := u.rx[0].b
+	if u.rxLen == 0 {
+		return b
+	}
+	copy(u.rx[:], u.rx[1:u.rxLen])
+	u.rxLen--
+	u.topRead = false
+	if u.rxLen == 0 {
+		u.rx[0] = received{b: b}
+	}
+	return b
+}
+
+// clearRx resets the receiver's FIFO.
+func (u *UART) clearRx() {
+	u.rx[0].errors = 0
+	u.rxLen, u.topRead = 0, false
+}
+
+// modem returns the modem inputs, in the places that they have in MSR.
+func (u *UART) modem() uint8 {
+	if u.mcr&mcrLoop == 0 {
+		return msrCTS | msrDSR | msrDCD
+	}
+	var v uint8
+	for _, w := range [...]struct{ out, in uint8 }{{mcrRTS, msrCTS}, {mcrDTR, msrDSR}, {mcrOUT1, msrRI}, {mcrOUT2, msrDCD}} {
+		if u.mcr&w.out != 0 {
+			v |= w.in
+		}
+	}
+	return v
+}
+
+// lsr returns the line status register.
+func (u *UART) lsr() uint8 {
+	v := uint8(lsrTHRE | lsrTEMT)
+	if u.rxLen > 0 {
+		v |= lsrData
+		if !u.topRead {
+			v |= u.rx[0].errors
+		}
+	}
+	if u.overrun {
+		v |= lsrOverrun
+	}
+	if u.fcr&fcrEnable != 0 {
+		for i := range u.rxLen {
+			if u.rx[i].errors != 0 && (i > 0 || !u.topRead) {
+				v |= lsrFIFOError
+			}
+		}
+	}
+	return v
+}
+
+// source returns the interrupt with the highest priority, as IIR names it.
+func (u *UART) source() uint8 {
 	switch {
-	case u.IER&ierLine != 0 && u.LSR&lsrOE != 0:
-		return 6
-	case u.IER&ierRX != 0 && len(u.FIFO) >= u.trigger():
-		return 4
-	case u.IER&ierRX != 0 && len(u.FIFO) > 0:
-		return 12 // character timeout: at once, since nothing more is on the way
-	case u.IER&ierTHRE != 0 && u.THREPending:
-		return 2
-	case u.IER&ierMSR != 0 && u.MSR&0x0f != 0:
-		return 0
+	case u.ier&ierLine != 0 && u.lsr()&lsrErrors != 0:
+		return iirLine
+	case u.ier&ierRx != 0 && u.rxLen > 0 && (u.fcr&fcrEnable == 0 || u.rxLen >= triggers[u.fcr>>6]):
+		return iirRx
+	case u.ier&ierRx != 0 && u.rxLen > 0:
+		return iirTimeout // at once: nothing more is on the way
+	case u.ier&ierTx != 0 && u.txPending:
+		return iirTx
+	case u.ier&ierModem != 0 && u.msrDelta != 0:
+		return iirModem
 	}
-	return 1
+	return iirNone
 }
 
-func (u *UART) trigger() int {
-	if u.FCR&1 == 0 {
-		return 1
-	}
-	return [4]int{1, 4, 8, 14}[u.FCR>>6]
-}
-
-func (u *UART) update() {
-	u.irq.Set(u.interrupt() != 1 && u.MCR&mcrOut2 != 0 && u.MCR&mcrLoop == 0)
-}
-
-// modemStatus returns MSR; in loopback the outputs come back as inputs.
-func (u *UART) modemStatus() uint8 {
-	if u.MCR&mcrLoop == 0 {
-		return u.MSR
-	}
-	m := u.MCR
-	return u.MSR&0x0f | m&mcrRTS<<3 | m&mcrDTR<<5 | m&mcrOut1<<4 | m&mcrOut2<<4
-}
+func (u *UART) update() { u.irq.Set(u.source() != iirNone) }
 
 // In implements dev.Ports.
-func (u *UART) In(port uint16, _ int) uint32 {
-	switch port {
-	case 0:
-		if u.LCR&0x80 != 0 {
-			return uint32(u.DLL)
-		}
-		if len(u.FIFO) == 0 {
-			return 0
-		}
-		b := u.FIFO[0]
-		u.FIFO = append(u.FIFO[:0], u.FIFO[1:]...)
-		if len(u.FIFO) == 0 {
-			u.LSR &^= lsrDR
-		}
-		u.update()
-		return uint32(b)
-	case 1:
-		if u.LCR&0x80 != 0 {
-			return uint32(u.DLM)
-		}
-		return uint32(u.IER)
-	case 2:
-		v := u.interrupt()
-		if v == 2 {
-			u.THREPending = false // reading IIR acknowledges it
-			u.update()
-		}
-		if u.FCR&1 != 0 {
-			v |= 0xc0
-		}
-		return uint32(v)
-	case 3:
-		return uint32(u.LCR)
-	case 4:
-		return uint32(u.MCR)
-	case 5:
-		v := u.LSR
-		u.LSR &^= lsrOE
-		u.update()
-		return uint32(v)
-	case 6:
-		v := u.modemStatus()
-		u.MSR &^= 0x0f
-		u.update()
-		return uint32(v)
+func (u *UART) In(port uint16, size int) uint32 {
+	var v uint32
+	for i := range size {
+		v |= uint32(u.read(port+uint16(i))) << (8 * i)
 	}
-	return uint32(u.SCR)
+	return v
 }
 
 // Out implements dev.Ports.
-func (u *UART) Out(port uint16, _ int, v32 uint32) {
-	v := uint8(v32)
+func (u *UART) Out(port uint16, size int, v uint32) {
+	for i := range size {
+		u.write(port+uint16(i), uint8(v>>(8*i)))
+	}
+}
+
+func (u *UART) read(port uint16) (v uint8) {
+	switch {
+	case port == regData && u.lcr&lcrDLAB != 0:
+		return uint8(u.divisor)
+	case port == regIER && u.lcr&lcrDLAB != 0:
+		return uint8(u.divisor >> 8)
+	}
 	switch port {
-	case 0:
-		if u.LCR&0x80 != 0 {
-			u.DLL = v
-			return
+	case regData:
+		v = u.pop()
+	case regIER:
+		return u.ier
+	case regIIR:
+		v = u.source()
+		if v == iirTx {
+			u.txPending = false
 		}
-		if u.MCR&mcrLoop != 0 {
-			u.receive(v)
+		if u.fcr&fcrEnable != 0 {
+			v |= iirFIFOs
+		}
+	case regLCR:
+		return u.lcr
+	case regMCR:
+		return u.mcr
+	case regLSR:
+		v = u.lsr()
+		u.overrun = false
+		u.topRead = u.rxLen > 0
+	case regMSR:
+		v = u.modem() | u.msrDelta
+		u.msrDelta = 0
+	case regSCR:
+		return u.scr
+	default:
+		return 0xff
+	}
+	u.update()
+	return v
+}
+
+func (u *UART) write(port uint16, v uint8) {
+	switch {
+	case port == regData && u.lcr&lcrDLAB != 0:
+		u.divisor = u.divisor&0xff00 | uint16(v)
+		return
+	case port == regIER && u.lcr&lcrDLAB != 0:
+		u.divisor = u.divisor&0x00ff | uint16(v)<<8
+		return
+	}
+	switch port {
+	case regData:
+		u.txPending = false
+		u.update()
+		if u.mcr&mcrLoop != 0 {
+			u.push(received{b: v & (0xff >> (3 - u.lcr&lcrWordLength))})
 		} else {
 			u.out(v)
 		}
-		u.THREPending = true
-	case 1:
-		if u.LCR&0x80 != 0 {
-			u.DLM = v
-			return
+		u.txPending = true
+	case regIER:
+		if v&^u.ier&ierTx != 0 {
+			u.txPending = true
 		}
-		if v&ierTHRE != 0 && u.IER&ierTHRE == 0 {
-			u.THREPending = true // enabling it while the register is empty raises it
+		u.ier = v & ierWrites
+	case regIIR:
+		u.writeFCR(v)
+	case regLCR:
+		u.lcr = v
+	case regMCR:
+		before := u.modem()
+		u.mcr = v & mcrWrites
+		after := u.modem()
+		u.msrDelta |= (before ^ after) & (msrCTS | msrDSR | msrDCD) >> 4
+		if before&^after&msrRI != 0 {
+			u.msrDelta |= msrRIFell
 		}
-		u.IER = v & 0x0f
-	case 2:
-		if (v^u.FCR)&1 != 0 || v&2 != 0 {
-			u.FIFO = nil
-			u.LSR &^= lsrDR
-		}
-		u.FCR = v & 0xc9
-	case 3:
-		u.LCR = v
-	case 4:
-		u.MCR = v & 0x1f
-	case 7:
-		u.SCR = v
+	case regSCR:
+		u.scr = v
+	default:
+		return // LSR and MSR are for factory tests only
 	}
 	u.update()
+}
+
+// writeFCR writes the FIFO control register. Its other bits count only if the enable
+// bit is written as one; changing that bit clears the FIFOs. The transmitter's is always empty.
+func (u *UART) writeFCR(v uint8) {
+	if (v^u.fcr)&fcrEnable != 0 || v&(fcrEnable|fcrResetRx) == fcrEnable|fcrResetRx {
+		u.clearRx()
+	}
+	if v&fcrEnable == 0 {
+		u.fcr = 0
+	} else {
+		u.fcr = v & (fcrEnable | fcrTrigger)
+	}
+}
+
+// Name implements dev.Device.
+func (u *UART) Name() string { return u.name }
+
+// Reset implements dev.Device: master reset (data sheet, table III), with the divisor at 115200 baud.
+func (u *UART) Reset() {
+	*u = UART{name: u.name, irq: u.irq, out: u.out, divisor: 1, txPending: true}
+	u.update()
+}
+
+// Save implements dev.Device.
+func (u *UART) Save() any {
+	s := &State{Version: 1, Divisor: u.divisor, IER: u.ier, LCR: u.lcr, MCR: u.mcr, FCR: u.fcr, SCR: u.scr, MSRDelta: u.msrDelta,
+		Overrun: u.overrun, TopRead: u.topRead, TxPending: u.txPending}
+	for i := range max(u.rxLen, 1) { // an empty receiver still shows its last character
+		s.Rx = append(s.Rx, u.rx[i].b)
+	}
+	for i := range u.rxLen {
+		s.RxErrors = append(s.RxErrors, u.rx[i].errors)
+	}
+	return s
+}
+
+// Restore implements dev.Device. It drives no line: the interrupt controllers' states hold the levels.
+func (u *UART) Restore(decode func(any) error) error {
+	var s State
+	if err := decode(&s); err != nil {
+		return err
+	}
+	if s.Version != 1 {
+		return fmt.Errorf("state version %d, this program knows version 1", s.Version)
+	}
+	n := len(s.RxErrors)
+	if n > fifoSize || len(s.Rx) != max(n, 1) || n > 1 && s.FCR&fcrEnable == 0 {
+		return fmt.Errorf("%d characters with %d statuses in the receiver", len(s.Rx), n)
+	}
+	*u = UART{name: u.name, irq: u.irq, out: u.out, divisor: s.Divisor, ier: s.IER & ierWrites, lcr: s.LCR, mcr: s.MCR & mcrWrites,
+		fcr: s.FCR & (fcrEnable | fcrTrigger), scr: s.SCR, msrDelta: s.MSRDelta & msrDeltas,
+		overrun: s.Overrun, topRead: s.TopRead, txPending: s.TxPending, rxLen: n}
+	for i, b := range s.Rx {
+		u.rx[i].b = b
+	}
+	for i, e := range s.RxErrors {
+		u.rx[i].errors = e & lsrCharacter
+	}
+	return nil
 }

@@ -124,3 +124,21 @@ func (m *Machine) feed() {
 		m.core.Typed = append(m.core.Typed[:0], m.core.Typed[n:]...)
 	}
 }
+
+// RunIdle lets a machine whose processors are halted go on until virtual time
+// reaches timeNs, or an instruction would retire, or it stops for good.
+func (m *Machine) RunIdle(timeNs uint64) error {
+	c := m.CPUs[0]
+	for m.core.Stop == Running && c.Activity != x86.Active && m.core.now() < timeNs {
+		if err := m.boundary(c); err != nil {
+			return err
+		}
+		if m.core.Stop != Running || c.Activity == x86.Active {
+			return nil
+		}
+		if err := m.idle(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/vmihailenco/msgpack/v5"
+
+	"refault/vmm/bounded"
 )
 
 // Encode returns the encoding of a device's state: what a snapshot stores and the state hash covers.
@@ -23,7 +25,7 @@ func Encode(d Device) []byte {
 // outside: an error names the device, and leaves it in an unspecified state.
 func Decode(d Device, b []byte) error {
 	err := d.Restore(func(s any) error {
-		if err := checkEncoding(b); err != nil {
+		if err := bounded.Check(b, 1); err != nil {
 			return err
 		}
 		dec := msgpack.NewDecoder(bytes.NewReader(b))

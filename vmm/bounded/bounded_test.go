@@ -1,4 +1,4 @@
-package dev
+package bounded
 
 import (
 	"bytes"
@@ -7,7 +7,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-func TestCheckEncodingTakesWhatEncodeMakes(t *testing.T) {
+func TestCheckTakesWhatEncodeMakes(t *testing.T) {
 	var nested any = 1
 	for range nestingMax - 1 {
 		nested = []any{nested}
@@ -27,16 +27,16 @@ func TestCheckEncodingTakesWhatEncodeMakes(t *testing.T) {
 		if err := enc.Encode(v); err != nil {
 			t.Fatal(err)
 		}
-		if err := checkEncoding(b.Bytes()); err != nil {
+		if err := Check(b.Bytes(), 1); err != nil {
 			t.Errorf("%T of %d bytes refused", v, b.Len())
 		}
-		if checkEncoding(b.Bytes()[:b.Len()-1]) == nil || checkEncoding(append(b.Bytes(), 0)) == nil {
+		if Check(b.Bytes()[:b.Len()-1], 1) == nil || Check(append(b.Bytes(), 0), 1) == nil {
 			t.Errorf("%T: a byte less or more accepted", v)
 		}
 	}
 }
 
-func TestCheckEncodingRefusesWhatWouldExhaustTheDecoder(t *testing.T) {
+func TestCheckRefusesWhatWouldExhaustTheDecoder(t *testing.T) {
 	for name, b := range map[string][]byte{
 		"empty":             {},
 		"huge array":        {0xdd, 0xe4, 0xeb, 0xf2, 0xf9, 0},
@@ -48,7 +48,7 @@ func TestCheckEncodingRefusesWhatWouldExhaustTheDecoder(t *testing.T) {
 		"header cut short":  {0xdd, 0, 0},
 		"payload cut short": {0xcf, 0, 0},
 	} {
-		if checkEncoding(b) == nil {
+		if Check(b, 1) == nil {
 			t.Errorf("%s: accepted", name)
 		}
 	}

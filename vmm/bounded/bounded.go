@@ -1,4 +1,8 @@
-package dev
+// Package bounded checks msgpack that comes from outside before it is decoded: the
+// decoder trusts the lengths it reads, and would allocate whatever a header
+// announces. It depends on nothing, so that the machine and the recordings can
+// both use it.
+package bounded
 
 import (
 	"encoding/binary"
@@ -8,15 +12,16 @@ import (
 // nestingMax is more than any state's encoding nests.
 const nestingMax = 32
 
-var errEncoding = errors.New("malformed encoding")
+// ErrEncoding reports bytes that are not the msgpack that was asked for.
+var ErrEncoding = errors.New("malformed encoding")
 
-// checkEncoding tells whether b is exactly one msgpack value that nests no deeper
+// Check tells whether b is exactly n msgpack values that nest no deeper
 // than a state can. The decoder makes room for as many elements as an array's header
 // announces, and skips what it does not know by recursion; after this
 // check the input's length bounds both.
-func checkEncoding(b []byte) error {
+func Check(b []byte, n uint64) error {
 	left := make([]uint64, 1, nestingMax+1) // values to come, a level
-	left[0] = 1
+	left[0] = n
 	for len(left) > 0 {
 		if left[len(left)-1] == 0 {
 			left = left[:len(left)-1]
@@ -24,24 +29,24 @@ func checkEncoding(b []byte) error {
 		}
 		left[len(left)-1]--
 		if len(b) == 0 {
-			return errEncoding
+			return ErrEncoding
 		}
 		code := b[0]
 		b = b[1:]
 		skip, values, ok := header(code, &b)
 		if !ok || skip > uint64(len(b)) || values > uint64(len(b)) {
-			return errEncoding
+			return ErrEncoding
 		}
 		b = b[skip:]
 		if values > 0 {
 			if len(left) == nestingMax {
-				return errEncoding
+				return ErrEncoding
 			}
 			left = append(left, values)
 		}
 	}
 	if len(b) != 0 {
-		return errEncoding
+		return ErrEncoding
 	}
 	return nil
 }

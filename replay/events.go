@@ -1,0 +1,85 @@
+package replay
+
+import (
+	"bytes"
+	"fmt"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"refault/traces"
+	"refault/vmm"
+	"refault/vmm/bounded"
+)
+
+// toTrace encodes an event for the log.
+func toTrace(e *vmm.Event) (traces.Event, error) {
+	t := traces.Event{Step: e.Step, TimeNs: e.TimeNs, Kind: uint8(e.Kind), Data: e.Data, DeltaNs: e.DeltaNs}
+	if e.Fault != nil {
+		var b bytes.Buffer
+		enc := msgpack.NewEncoder(&b)
+		enc.UseArrayEncodedStructs(true)
+		if err := enc.Encode(e.Fault); err != nil {
+			return t, err
+		}
+		t.Data, t.Spec = b.Bytes(), e.Fault.Spec
+	}
+	return t, nil
+}
+
+// fromTrace decodes an event of the log.
+func fromTrace(t *traces.Event) (*vmm.Event, error) {
+	e := &vmm.Event{Step: t.Step, TimeNs: t.TimeNs, Kind: vmm.EventKind(t.Kind), Data: t.Data, DeltaNs: t.DeltaNs}
+	if e.Kind == vmm.EventFault {
+		e.Fault, e.Data = new(vmm.Fault), nil
+		if err := bounded.Check(t.Data, 1); err != nil {
+			return nil, fmt.Errorf("fault at step %d: %w: %w", t.Step, err, traces.ErrDamaged)
+		}
+		if err := msgpack.Unmarshal(t.Data, e.Fault); err != nil {
+			return nil, fmt.Errorf("fault at step %d: %v: %w", t.Step, err, traces.ErrDamaged)
+		}
+	}
+	return e, nil
+}
+
+// script gives recorded events back at their positions. It implements vmm.Inputs.
+type script struct {
+	events []*vmm.Event
+	next   int
+}
+
+// seek makes the next event the first at or after step.
+func (s *script) seek(step uint64) {
+	for s.next = 0; s.next < len(s.events) && s.events[s.next].Step < step; s.next++ {
+	}
+}
+
+func (s *script) Take(step, timeNs uint64) *vmm.Event {
+	if s.next == len(s.events) {
+		return nil
+	}
+	e := s.events[s.next]
+	if e.Step > step || e.Step == step && e.TimeNs > timeNs {
+		return nil
+	}
+	s.next++
+	c := *e
+	if e.Fault != nil {
+		f := *e.Fault
+		c.Fault = &f
+	}
+	return &c
+}
+
+func (s *script) Horizon(step uint64) uint64 {
+	if s.next == len(s.events) {
+		return vmm.Never
+	}
+	return max(s.events[s.next].Step, step+1)
+}
+
+func (s *script) Idle(step, _, until uint64) uint64 {
+	if s.next < len(s.events) && s.events[s.next].Step == step {
+		return min(until, s.events[s.next].TimeNs)
+	}
+	return until
+}

@@ -1,0 +1,85 @@
+package replay
+
+import (
+	"errors"
+	"fmt"
+
+	"refault/traces"
+	"refault/vmm"
+	"refault/vmm/dev/disk"
+)
+
+// Fork starts a new recording in directory dir of what happens when recording
+// parent goes another way at or after step from. It begins at the parent's last
+// snapshot at or before from, and holds all that it needs. wrap puts something
+// between the machine and the parent's events.
+func Fork(parent *Player, dir string, from uint64, wrap func(m *vmm.Machine, next vmm.Inputs) vmm.Inputs, faults []string, opt Options, images ...disk.Image) (*Recorder, error) {
+	if from > parent.End() {
+		return nil, fmt.Errorf("step %d: the recording %s ends at step %d: %w", from, parent.Dir, parent.End(), ErrBeyond)
+	}
+	if err := parent.restore(max(parent.snaps.Before(from), 0)); err != nil {
+		return nil, err
+	}
+	man := *parent.Manifest
+	m, err := reopen(&man, images)
+	if err != nil {
+		return nil, err
+	}
+	src := parent.m.Machine
+	for n := range src.RAM.Pages() {
+		if p := src.RAM.Page(n); !isZero(p) {
+			m.RAM.NoteWrite(uint64(n)<<12, len(p))
+			copy(m.RAM.Page(n), p)
+		}
+	}
+	e := parent.track.entry()
+	if err := restoreDevices(m.Machine, &e); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	man.Product, man.End = "refault "+Version, nil
+	man.Parent, man.Faults = parent.Dir, append(append([]string(nil), man.Faults...), faults...)
+	if opt.MarkEvery == 0 {
+		opt.MarkEvery = parent.Manifest.MarkEvery // the marks of both can be compared
+	}
+	r, err := newRecorder(dir, m, &man, opt)
+	if err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	s := &script{events: parent.script.events}
+	s.seek(m.Step())
+	r.start(wrap(m.Machine, s))
+	if err := r.past(parent); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	if err := r.begin(); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// past copies the parent's marks and console output up to the fork.
+func (r *Recorder) past(parent *Player) error {
+	step := r.m.Step()
+	for i := range parent.marks {
+		if parent.marks[i].Step < step {
+			if err := r.marks.Add(parent.marks[i].Step, &parent.marks[i]); err != nil {
+				return err
+			}
+		}
+	}
+	out := r.m.Out()
+	if out > uint64(len(parent.console)) {
+		return fmt.Errorf("%s is shorter than its snapshots say: %w", traces.FileConsole, traces.ErrDamaged)
+	}
+	_, err := r.console.Write(parent.console[:out])
+	return err
+}
+
+func isZero(p []byte) bool {
+	for _, b := range p {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,286 @@
+package replay
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"refault/snapshot"
+	"refault/traces"
+	"refault/vmm"
+)
+
+// Options say how a recording is made.
+type Options struct {
+	MarkEvery     uint64 // steps between marks
+	SnapshotEvery uint64 // steps between snapshots; zero: only the first
+	MaxSteps      uint64 // where to stop at the latest; zero: nowhere
+	// Console gets the guest's output as it comes.
+	Console func(b byte)
+	// Progress, if set, is called at each mark.
+	Progress func(step, timeNs uint64)
+}
+
+// Defaults of Options.
+const (
+	DefaultMarkEvery     = 50_000_000
+	DefaultSnapshotEvery = 500_000_000
+)
+
+func (o *Options) defaults() {
+	if o.MarkEvery == 0 {
+		o.MarkEvery = DefaultMarkEvery
+	}
+	if o.MaxSteps == 0 {
+		o.MaxSteps = vmm.Never
+	}
+}
+
+// ReasonMaxSteps and ReasonInterrupted are reasons of a recording's end that are not the guest's.
+const (
+	ReasonMaxSteps    = "max-steps"
+	ReasonInterrupted = "interrupted"
+)
+
+// Recorder runs a machine and writes its recording.
+type Recorder struct {
+	dir     string
+	m       *machine
+	man     *traces.Manifest
+	opt     Options
+	track   *tracker
+	events  *traces.RecordWriter[traces.Event]
+	marks   *traces.RecordWriter[traces.Mark]
+	snaps   *snapshot.Writer
+	console *bufio.Writer
+	file    *os.File
+	pending *vmm.Event // taken, and not yet in the log: applying it fills in what it replaced
+	inner   vmm.Inputs
+	err     error
+}
+
+// NewRecorder starts the recording of a new run in directory dir, which must not exist.
+func NewRecorder(dir string, s *Setup, in func(m *vmm.Machine) vmm.Inputs, opt Options) (*Recorder, error) {
+	m, man, err := build(s)
+	if err != nil {
+		return nil, err
+	}
+	r, err := newRecorder(dir, m, man, opt)
+	if err != nil {
+		return nil, errors.Join(err, m.close())
+	}
+	r.start(in(m.Machine))
+	if err := r.begin(); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
+	return r, nil
+}
+
+// newRecorder makes the files.
+func newRecorder(dir string, m *machine, man *traces.Manifest, opt Options) (r *Recorder, err error) {
+	opt.defaults()
+	man.MarkEvery = opt.MarkEvery
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return nil, fmt.Errorf("%s exists; remove it or choose another name", dir)
+		}
+		return nil, err
+	}
+	r = &Recorder{dir: dir, m: m, man: man, opt: opt, track: newTracker(m.Machine)}
+	defer func() {
+		if err != nil {
+			r.closeFiles()
+		}
+	}()
+	if err := traces.WriteFormat(dir); err != nil {
+		return nil, err
+	}
+	if err := traces.WriteManifest(dir, man); err != nil {
+		return nil, err
+	}
+	ew, err := traces.CreateBlocks(filepath.Join(dir, traces.FileEvents))
+	if err != nil {
+		return nil, err
+	}
+	r.events = traces.NewRecordWriter[traces.Event](ew)
+	mw, err := traces.CreateBlocks(filepath.Join(dir, traces.FileMarks))
+	if err != nil {
+		return nil, err
+	}
+	r.marks = traces.NewRecordWriter[traces.Mark](mw)
+	if r.snaps, err = snapshot.CreateWriter(dir, m.RAM.Pages()); err != nil {
+		return nil, err
+	}
+	if r.file, err = os.Create(filepath.Join(dir, traces.FileConsole)); err != nil {
+		return nil, err
+	}
+	r.console = bufio.NewWriter(r.file)
+	return r, nil
+}
+
+// start puts the recorder between the machine and its inputs.
+func (r *Recorder) start(in vmm.Inputs) {
+	r.inner = in
+	r.m.SetInputs(r)
+	r.m.Console = func(b byte) {
+		r.console.WriteByte(b)
+		if r.opt.Console != nil {
+			r.opt.Console(b)
+		}
+	}
+}
+
+// begin writes the first snapshot and the first mark.
+func (r *Recorder) begin() error {
+	if err := r.snapshot(); err != nil {
+		return err
+	}
+	return r.mark()
+}
+
+// Machine returns the machine that is being recorded.
+func (r *Recorder) Machine() *vmm.Machine { return r.m.Machine }
+
+// Take implements vmm.Inputs: whatever comes from inside goes to the log.
+func (r *Recorder) Take(step, timeNs uint64) *vmm.Event {
+	r.log()
+	e := r.inner.Take(step, timeNs)
+	if e != nil {
+		e.Step, e.TimeNs = step, timeNs
+		r.pending = e
+	}
+	return e
+}
+
+// Horizon implements vmm.Inputs.
+func (r *Recorder) Horizon(step uint64) uint64 { return r.inner.Horizon(step) }
+
+// Idle implements vmm.Inputs.
+func (r *Recorder) Idle(step, timeNs, until uint64) uint64 { return r.inner.Idle(step, timeNs, until) }
+
+// log writes the event that was taken last.
+func (r *Recorder) log() {
+	if r.pending == nil {
+		return
+	}
+	t, err := toTrace(r.pending)
+	if err == nil {
+		err = r.events.Add(t.Step, &t)
+	}
+	r.pending = nil
+	r.fail(err)
+}
+
+func (r *Recorder) fail(err error) {
+	if err != nil && r.err == nil {
+		r.err = err
+		r.m.Interrupt()
+	}
+}
+
+// mark writes the hash of the state, after everything that it vouches for.
+func (r *Recorder) mark() error {
+	r.log()
+	mk := r.track.mark()
+	if r.err != nil {
+		return r.err
+	}
+	if err := r.events.Flush(); err != nil {
+		return err
+	}
+	if err := r.console.Flush(); err != nil {
+		return err
+	}
+	if err := r.marks.Add(mk.Step, &mk); err != nil {
+		return err
+	}
+	if r.opt.Progress != nil {
+		r.opt.Progress(mk.Step, mk.TimeNs)
+	}
+	return r.marks.Flush()
+}
+
+func (r *Recorder) snapshot() error {
+	r.track.collect()
+	changed := r.track.changed
+	err := r.snaps.Take(r.track.entry(), r.m.RAM, func(p int) bool { return changed[p] })
+	clear(changed)
+	return err
+}
+
+// nextMultiple returns the first multiple of every beyond step.
+func nextMultiple(step, every uint64) uint64 {
+	if every == 0 {
+		return vmm.Never
+	}
+	return (step/every + 1) * every
+}
+
+// Run runs the machine to its end, or to Options.MaxSteps, or until Interrupt is
+// called, and completes the recording.
+func (r *Recorder) Run() (*traces.End, error) {
+	for {
+		step := r.m.Step()
+		next := min(nextMultiple(step, r.opt.MarkEvery), nextMultiple(step, r.opt.SnapshotEvery), r.opt.MaxSteps)
+		why, err := r.m.Run(next)
+		if r.err != nil {
+			return nil, r.err
+		}
+		if e := r.m.Err(); e != nil && err == nil {
+			err = e
+		}
+		at := r.m.Step()
+		switch {
+		case err != nil && !errors.Is(err, vmm.ErrInterrupted):
+			return nil, errors.Join(err, r.mark())
+		case errors.Is(err, vmm.ErrInterrupted):
+			return r.end(ReasonInterrupted)
+		case why != vmm.Running:
+			return r.end(why.String())
+		case at >= r.opt.MaxSteps:
+			return r.end(ReasonMaxSteps)
+		}
+		if r.opt.SnapshotEvery != 0 && at%r.opt.SnapshotEvery == 0 {
+			if err := r.snapshot(); err != nil {
+				return nil, err
+			}
+		}
+		if at%r.opt.MarkEvery == 0 {
+			if err := r.mark(); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// end writes the last mark, and the manifest with the outcome.
+func (r *Recorder) end(reason string) (*traces.End, error) {
+	if err := r.mark(); err != nil {
+		return nil, err
+	}
+	_, status := r.m.Stopped()
+	r.man.End = &traces.End{Step: r.m.Step(), TimeNs: r.m.TimeNs(), Reason: reason, Status: status}
+	return r.man.End, traces.WriteManifest(r.dir, r.man)
+}
+
+// Close closes the recording and the machine.
+func (r *Recorder) Close() error { return errors.Join(r.closeFiles(), r.m.close()) }
+
+func (r *Recorder) closeFiles() error {
+	var errs []error
+	if r.events != nil {
+		errs = append(errs, r.events.Close())
+	}
+	if r.marks != nil {
+		errs = append(errs, r.marks.Close())
+	}
+	if r.snaps != nil {
+		errs = append(errs, r.snaps.Close())
+	}
+	if r.console != nil {
+		errs = append(errs, r.console.Flush(), r.file.Close())
+	}
+	return errors.Join(errs...)
+}

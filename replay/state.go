@@ -1,0 +1,124 @@
+package replay
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/zeebo/xxh3"
+
+	"refault/snapshot"
+	"refault/traces"
+	"refault/vmm"
+	"refault/vmm/dev"
+)
+
+// tracker follows the state of a machine: its hash, and which pages changed since the last snapshot.
+type tracker struct {
+	m       *vmm.Machine
+	hash    *snapshot.MemHash
+	changed []bool
+	onDirty func(page int)
+}
+
+func newTracker(m *vmm.Machine) *tracker {
+	t := &tracker{m: m, hash: snapshot.NewMemHash(m.RAM.Pages()), changed: make([]bool, m.RAM.Pages())}
+	return t
+}
+
+// collect takes the pages that were written since the last call into the hash.
+func (t *tracker) collect() {
+	t.m.RAM.ClearDirty(func(page int) {
+		t.hash.Update(page, t.m.RAM.Page(page))
+		t.changed[page] = true
+		if t.onDirty != nil {
+			t.onDirty(page)
+		}
+	})
+	t.m.ForgetDirty()
+}
+
+// mark returns the hash of the machine's state.
+func (t *tracker) mark() traces.Mark {
+	t.collect()
+	mk := traces.Mark{Step: t.m.Step(), TimeNs: t.m.TimeNs(), Memory: t.hash.Sum(), ConsoleBytes: t.m.Out()}
+	for _, d := range t.m.Devices() {
+		mk.Devices = append(mk.Devices, hashDevice(d))
+	}
+	return mk
+}
+
+func hashDevice(d dev.Device) (h traces.Hash) {
+	if x, ok := d.(dev.Hasher); ok {
+		return x.Hash()
+	}
+	s := xxh3.Hash128(dev.Encode(d))
+	binary.LittleEndian.PutUint64(h[:], s.Lo)
+	binary.LittleEndian.PutUint64(h[8:], s.Hi)
+	return h
+}
+
+// entry returns a snapshot of the machine, without its memory.
+func (t *tracker) entry() snapshot.Entry {
+	e := snapshot.Entry{Step: t.m.Step(), TimeNs: t.m.TimeNs(), ConsoleBytes: t.m.Out()}
+	for _, d := range t.m.Devices() {
+		e.Blobs = append(e.Blobs, snapshot.Blob{Name: d.Name(), Data: dev.Encode(d)})
+	}
+	return e
+}
+
+// restoreDevices sets the state of every device from a snapshot.
+func restoreDevices(m *vmm.Machine, e *snapshot.Entry) error {
+	ds := m.Devices()
+	if len(ds) != len(e.Blobs) {
+		return fmt.Errorf("snapshot at step %d: it has %d devices, this machine %d: %w", e.Step, len(e.Blobs), len(ds), traces.ErrDamaged)
+	}
+	for i, d := range ds {
+		if e.Blobs[i].Name != d.Name() {
+			return fmt.Errorf("snapshot at step %d: device %d is %q, in this machine %q: %w", e.Step, i, e.Blobs[i].Name, d.Name(), traces.ErrDamaged)
+		}
+		if err := dev.Decode(d, e.Blobs[i].Data); err != nil {
+			return fmt.Errorf("snapshot at step %d: %w: %w", e.Step, err, traces.ErrDamaged)
+		}
+	}
+	if m.Step() != e.Step {
+		return fmt.Errorf("snapshot at step %d: its processor is at %d: %w", e.Step, m.Step(), traces.ErrDamaged)
+	}
+	return nil
+}
+
+// Divergence reports that a replay did something else than the recording.
+type Divergence struct {
+	Step  uint64 // of the mark or event where it was seen
+	Field string
+	Want  string
+	Got   string
+}
+
+func (d *Divergence) Error() string {
+	return fmt.Sprintf("the replay diverged: at step %d, %s is %s, recorded was %s", d.Step, d.Field, d.Got, d.Want)
+}
+
+// compareMarks returns the first difference between a recorded mark and the machine's.
+func compareMarks(want, got *traces.Mark, names []string) *Divergence {
+	d := func(field string, w, g any) *Divergence {
+		return &Divergence{Step: want.Step, Field: field, Want: fmt.Sprint(w), Got: fmt.Sprint(g)}
+	}
+	if want.TimeNs != got.TimeNs {
+		return d("virtual time", want.TimeNs, got.TimeNs)
+	}
+	if len(want.Devices) != len(got.Devices) {
+		return d("number of devices", len(want.Devices), len(got.Devices))
+	}
+	for i := range want.Devices {
+		if want.Devices[i] != got.Devices[i] {
+			return d("the state hash of "+names[i], want.Devices[i], got.Devices[i])
+		}
+	}
+	if want.Memory != got.Memory {
+		return d("the hash of memory", want.Memory, got.Memory)
+	}
+	if want.ConsoleBytes != got.ConsoleBytes {
+		return d("the length of console output", want.ConsoleBytes, got.ConsoleBytes)
+	}
+	return nil
+}

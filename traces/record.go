@@ -1,0 +1,126 @@
+package traces
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"refault/vmm/bounded"
+)
+
+// Hash is a 128-bit hash of state.
+type Hash [16]byte
+
+func (h Hash) String() string { return fmt.Sprintf("%x", h[:]) }
+
+// Event is one nondeterministic input: what it is, is the business of the machine's package.
+type Event struct {
+	Step, TimeNs uint64
+	Kind         uint8
+	Data         []byte // console input; of a fault, its encoding
+	DeltaNs      uint64
+	Spec         string // of a fault, as it was asked for
+}
+
+// Mark is the hash of the whole state at a position.
+type Mark struct {
+	Step, TimeNs uint64
+	Memory       Hash
+	Devices      []Hash // in the order of Manifest.Devices: processors first
+	ConsoleBytes uint64
+}
+
+// maxRecords bounds how many records one block may claim.
+const maxRecords = 1 << 20
+
+// RecordWriter collects records of one type into blocks.
+type RecordWriter[T any] struct {
+	w           *BlockWriter
+	buf         bytes.Buffer
+	enc         *msgpack.Encoder
+	n           int
+	first, last uint64
+}
+
+// NewRecordWriter returns a writer of records to w.
+func NewRecordWriter[T any](w *BlockWriter) *RecordWriter[T] {
+	rw := &RecordWriter[T]{w: w}
+	rw.enc = msgpack.NewEncoder(&rw.buf)
+	rw.enc.UseArrayEncodedStructs(true)
+	return rw
+}
+
+// Add appends a record that belongs to a position.
+func (w *RecordWriter[T]) Add(step uint64, v *T) error {
+	if w.n == 0 {
+		w.first = step
+	}
+	w.last = step
+	w.n++
+	if err := w.enc.Encode(v); err != nil {
+		return err
+	}
+	if w.buf.Len() > 1<<20 {
+		return w.Flush()
+	}
+	return nil
+}
+
+// Flush writes what was collected as a block.
+func (w *RecordWriter[T]) Flush() error {
+	if w.n == 0 {
+		return nil
+	}
+	_, err := w.w.Write(w.buf.Bytes(), w.n, w.first, w.last)
+	if err == nil {
+		w.buf.Reset()
+		w.n = 0
+	}
+	return err
+}
+
+// Close flushes and closes the file.
+func (w *RecordWriter[T]) Close() error { return errors.Join(w.Flush(), w.w.Close()) }
+
+// ReadRecords reads all records of a file of blocks.
+func ReadRecords[T any](r *BlockReader) ([]T, error) {
+	var all []T
+	for i := range r.Blocks {
+		raw, err := r.Read(i)
+		if err != nil {
+			return nil, err
+		}
+		one, err := DecodeRecords[T](raw, int(r.Blocks[i].Records))
+		if err != nil {
+			return nil, fmt.Errorf("%s: block %d: %w", r.f.Name(), i, err)
+		}
+		all = append(all, one...)
+	}
+	return all, nil
+}
+
+// DecodeRecords decodes n records that raw holds.
+func DecodeRecords[T any](raw []byte, n int) ([]T, error) {
+	if n > maxRecords || n > len(raw) {
+		return nil, fmt.Errorf("it claims %d records in %d bytes: %w", n, len(raw), ErrDamaged)
+	}
+	if err := bounded.Check(raw, uint64(n)); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrDamaged, err)
+	}
+	dec := msgpack.NewDecoder(bytes.NewReader(raw))
+	var all []T
+	for range n {
+		var v T
+		if err := dec.Decode(&v); err != nil {
+			return nil, fmt.Errorf("%w: %v", ErrDamaged, err)
+		}
+		all = append(all, v)
+	}
+	if _, err := dec.PeekCode(); err != io.EOF {
+		return nil, fmt.Errorf("bytes after the last record: %w", ErrDamaged)
+	}
+	return all, nil
+}

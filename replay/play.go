@@ -283,3 +283,44 @@ func (p *Player) Verify() error {
 
 // Close closes the recording and its machine.
 func (p *Player) Close() error { return errors.Join(p.snaps.Close(), p.m.close()) }
+
+// StepAtTime returns a step that the recording reached no later than virtual time timeNs.
+func (p *Player) StepAtTime(timeNs uint64) uint64 {
+	step := p.Start()
+	for i := range p.marks {
+		if p.marks[i].TimeNs > timeNs {
+			break
+		}
+		step = max(step, p.marks[i].Step)
+	}
+	return step
+}
+
+// Checkpoint is a position of a Player that it can go back to quickly, held in memory.
+type Checkpoint struct {
+	entry    snapshot.Entry
+	ram      []byte
+	event    int
+	compared int
+}
+
+// Checkpoint remembers the current position.
+func (p *Player) Checkpoint() *Checkpoint {
+	return &Checkpoint{entry: p.track.entry(), ram: bytes.Clone(p.m.RAM.Data()), event: p.script.next, compared: p.compared}
+}
+
+// Rollback goes back to a checkpoint.
+func (p *Player) Rollback(c *Checkpoint) error {
+	ram := p.m.RAM
+	for n := range ram.Pages() {
+		if old := c.ram[n<<12 : (n+1)<<12]; !bytes.Equal(ram.Page(n), old) {
+			ram.NoteWrite(uint64(n)<<12, len(old))
+			copy(ram.Page(n), old)
+		}
+	}
+	if err := restoreDevices(p.m.Machine, &c.entry); err != nil {
+		return err
+	}
+	p.script.next, p.compared, p.live = c.event, c.compared, true
+	return nil
+}

@@ -1,0 +1,126 @@
+package compare
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+
+	"refault/replay"
+	"refault/vmm"
+)
+
+// Outcome is what became of a faulty run, measured by the golden one.
+type Outcome string
+
+// The outcomes, in the terms of the fault-injection literature.
+const (
+	// Masked: the final state is equal.
+	Masked Outcome = "masked"
+	// Latent: the outputs are equal, the final state is not.
+	Latent Outcome = "latent"
+	// SDC: an output differs and nothing was noticed: silent data corruption.
+	SDC Outcome = "sdc"
+	// Corrected: the guest logged the fault and carried on.
+	Corrected Outcome = "corrected"
+	// Recovered: the guest gave up a part: it killed a process or failed an I/O.
+	Recovered Outcome = "recovered"
+	// Crash: panic, oops, triple fault.
+	Crash Outcome = "crash"
+	// Hang: no end within a multiple of the golden run's length, or nothing left to run.
+	Hang Outcome = "hang"
+)
+
+// What a guest says when it notices: of Linux, and of this program's own guest.
+var (
+	crashLog     = regexp.MustCompile(`Kernel panic|Oops:|general protection fault, |BUG: unable to handle|kernel BUG at|Unable to mount root|guest: panic`)
+	recoveredLog = regexp.MustCompile(`Memory failure: .*(Recovered|Sending SIGBUS|Killing)|MCE: Killing|I/O error, dev|exit status [1-9]|Out of memory: Killed|segfault at|traps: |guest: recovered`)
+	correctedLog = regexp.MustCompile(`\[Hardware Error\]|ata[0-9.]+: exception|soft resetting link|EDAC |guest: corrected`)
+)
+
+// Classify tells the outcome, and in a few words why.
+func Classify(golden, faulty *replay.Player) (Outcome, string) {
+	g, f := golden.Manifest.End, faulty.Manifest.End
+	if f == nil {
+		return Hang, "the faulty run was cut off before its end"
+	}
+	gc, fc := golden.RecordedConsole(), faulty.RecordedConsole()
+	var gr string
+	if g != nil {
+		gr = g.Reason
+	}
+	noticed := func(re *regexp.Regexp) (string, bool) {
+		for _, l := range newLines(gc, fc) {
+			if re.Match(l) {
+				return string(bytes.TrimSpace(l)), true
+			}
+		}
+		return "", false
+	}
+	if l, ok := noticed(crashLog); ok {
+		return Crash, fmt.Sprintf("the guest said: %s", l)
+	}
+	if f.Reason != gr {
+		switch f.Reason {
+		case vmm.TripleFault.String():
+			return Crash, "the processor shut down"
+		case vmm.Reset.String():
+			return Crash, "the guest reset itself"
+		case replay.ReasonMaxSteps:
+			return Hang, fmt.Sprintf("no end after %d steps; the golden run took %d", f.Step, golden.End())
+		case vmm.Dead.String():
+			return Hang, "all processors halted for good"
+		}
+	}
+	if l, ok := noticed(recoveredLog); ok {
+		return Recovered, fmt.Sprintf("the guest said: %s", l)
+	}
+	if l, ok := noticed(correctedLog); ok {
+		return Corrected, fmt.Sprintf("the guest said: %s", l)
+	}
+	if !bytes.Equal(untimed(gc), untimed(fc)) || g != nil && (f.Reason != g.Reason || f.Status != g.Status) {
+		return SDC, "the outputs differ, and the guest noticed nothing"
+	}
+	if equalEnd(golden, faulty) {
+		return Masked, "the final state is equal"
+	}
+	return Latent, "the outputs are equal, the final state is not"
+}
+
+// equalEnd reports whether both runs end in the same state, but for what is wrong with the hardware itself.
+func equalEnd(golden, faulty *replay.Player) bool {
+	gm, fm := golden.Marks(), faulty.Marks()
+	g, f := gm[len(gm)-1], fm[len(fm)-1]
+	if g.Step != f.Step || g.Memory != f.Memory || len(g.Devices) != len(f.Devices) {
+		return false
+	}
+	for i := range g.Devices {
+		if g.Devices[i] != f.Devices[i] && !hardware(golden.Manifest.Devices[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+var driveName = regexp.MustCompile(`^ata\d|^mca\d`)
+
+// hardware reports whether a device is one whose state is the fault itself.
+func hardware(name string) bool { return driveName.MatchString(name) }
+
+// timestamp is what Linux puts before a line: it shifts with every instruction more or less.
+var timestamp = regexp.MustCompile(`(?m)^\[ *\d+\.\d+\] `)
+
+func untimed(console []byte) []byte { return timestamp.ReplaceAll(console, nil) }
+
+// newLines returns the lines of b that are not in a, time stamps aside.
+func newLines(a, b []byte) (lines [][]byte) {
+	count := map[string]int{}
+	for _, l := range bytes.Split(untimed(a), []byte("\n")) {
+		count[string(l)]++
+	}
+	for _, l := range bytes.Split(untimed(b), []byte("\n")) {
+		if count[string(l)]--; count[string(l)] < 0 {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}

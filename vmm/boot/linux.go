@@ -9,6 +9,7 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 	"github.com/xi2/xz"
 
 	"refault/vmm/mem"
@@ -111,7 +112,9 @@ func unpack(p []byte) ([]byte, error) {
 		name = "bzip2"
 		r = bzip2.NewReader(in)
 	case bytes.HasPrefix(p, []byte{0x02, 0x21, 0x4c, 0x18}):
-		return nil, fmt.Errorf("the payload is compressed with lz4, which is not supported; pass the uncompressed vmlinux instead: %w", ErrNotKernel)
+		name = "lz4"
+		// A legacy frame, which has no end mark; the length of the kernel follows it.
+		r = lz4.NewReader(bytes.NewReader(p[:len(p)-4]))
 	case bytes.HasPrefix(p, []byte(elf.ELFMAG)):
 		return p, nil
 	default:

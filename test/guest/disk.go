@@ -1,0 +1,76 @@
+package guest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+const (
+	diskBytes = 16 << 20
+	diskUUID  = "5eed0000-0000-4000-8000-000000000001"
+	diskHash  = "5eed0000-0000-4000-8000-000000000002" // seed of the directories' hashes
+	// diskEpoch is when everything on the disk was made: 2023-11-14 22:13:20 UTC.
+	diskEpoch = 1700000000
+)
+
+// FileName is the text file on the disk, in its root.
+const FileName = "lines.txt"
+
+const (
+	fileLines    = 64
+	fileLineSize = 64
+)
+
+// FileText returns what FileName holds: 4 KiB of numbered lines of 64 bytes, so
+// that each sector, and each line that a damaged one changes, can be told by eye.
+func FileText() []byte {
+	var b bytes.Buffer
+	for i := range fileLines {
+		line := fmt.Sprintf("line %02d, sector %d of the file, byte %4d ", i, i*fileLineSize/512, i*fileLineSize)
+		b.WriteString(line)
+		for n := len(line); n < fileLineSize-1; n++ {
+			b.WriteByte('a' + byte((i+n)%26))
+		}
+		b.WriteByte('\n')
+	}
+	return b.Bytes()
+}
+
+// makeDisk writes the ext4 image.
+func makeDisk(ctx context.Context, work, file string) (err error) {
+	root := filepath.Join(work, "disk.d")
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return err
+	}
+	text := filepath.Join(root, FileName)
+	if err := os.WriteFile(text, FileText(), 0o644); err != nil {
+		return err
+	}
+	when := time.Unix(diskEpoch, 0)
+	for _, f := range []string{text, root} {
+		// The umask must not show in the image, nor the time in it.
+		if err := errors.Join(os.Chmod(f, 0o755), os.Chtimes(f, when, when)); err != nil {
+			return err
+		}
+	}
+	tmp := file + ".incomplete"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	// Without lazy initialisation the guest's kernel finds nothing to write; ^metadata_csum_seed and the like keep to mke2fs's defaults.
+	_, err = run(ctx, work, []string{"E2FSPROGS_FAKE_TIME=" + strconv.Itoa(diskEpoch), "SOURCE_DATE_EPOCH=" + strconv.Itoa(diskEpoch),
+		"MKE2FS_CONFIG=/dev/null", "PATH=" + os.Getenv("PATH") + ":/sbin:/usr/sbin"},
+		"mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-N", "256", "-m", "0", "-L", "refault", "-U", diskUUID,
+		"-O", "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,metadata_csum",
+		"-E", "hash_seed="+diskHash+",lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0", "-d", root, tmp, strconv.Itoa(diskBytes>>10)+"K")
+	if err != nil {
+		return err
+	}
+	return os.Rename(tmp, file)
+}

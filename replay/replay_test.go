@@ -11,9 +11,9 @@ import (
 	"sync"
 	"testing"
 
-	"refault/injectors"
 	"refault/test/tiny"
 	"refault/vmm"
+	"refault/vmm/dev/ata"
 	"refault/vmm/dev/disk"
 )
 
@@ -202,34 +202,50 @@ func TestTwoMachinesInOneProcess(t *testing.T) {
 	wg.Wait()
 }
 
-// forked makes a faulty recording of what golden does with faults.
-func forked(t testing.TB, golden string, opt Options, specs ...string) string {
-	t.Helper()
-	var faults []*injectors.Fault
-	from := uint64(vmm.Never)
-	for _, s := range specs {
-		f, err := injectors.Parse(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		faults = append(faults, f)
-		from = min(from, f.Trigger.Step)
+// planned puts faults in front of other inputs, each at the position in it. (Package
+// injectors does this by description; it stands above this one.)
+type planned struct {
+	vmm.Inputs
+	faults []*vmm.Event
+}
+
+func (p *planned) Take(step, timeNs uint64) *vmm.Event {
+	if len(p.faults) > 0 && p.faults[0].Step <= step {
+		e := p.faults[0]
+		p.faults = p.faults[1:]
+		return e
 	}
+	return p.Inputs.Take(step, timeNs)
+}
+
+func (p *planned) Horizon(step uint64) uint64 {
+	h := p.Inputs.Horizon(step)
+	if len(p.faults) > 0 {
+		h = min(h, max(p.faults[0].Step, step+1))
+	}
+	return h
+}
+
+func fault(step uint64, f vmm.Fault) *vmm.Event {
+	return &vmm.Event{Step: step, Kind: vmm.EventFault, Fault: &f}
+}
+
+// forked makes a faulty recording of what golden does with faults, which are in order.
+func forked(t testing.TB, golden string, opt Options, faults ...*vmm.Event) string {
+	t.Helper()
 	p := openPlayer(t, golden)
 	dir := filepath.Join(t.TempDir(), "faulty.rec")
-	var sched *injectors.Scheduler
 	opt.MaxSteps = 2 * p.End()
-	r, err := Fork(p, dir, from, func(m *vmm.Machine, next vmm.Inputs) vmm.Inputs {
-		sched = injectors.NewScheduler(m, next, faults)
-		return sched
-	}, specs, opt, tiny.Disk())
+	r, err := Fork(p, dir, faults[0].Step, func(_ *vmm.Machine, next vmm.Inputs) vmm.Inputs {
+		return &planned{next, faults}
+	}, []string{"as the test says"}, opt, tiny.Disk())
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := r.Run(); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(sched.Err(), r.Close()); err != nil {
+	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -237,33 +253,42 @@ func forked(t testing.TB, golden string, opt Options, specs ...string) string {
 
 func TestFaultyRunsAreRecordings(t *testing.T) {
 	golden := record(t, 20, often)
-	for _, specs := range [][]string{
-		{"mem:addr=0x210000,bit=3@step:123456"},
-		{"reg:name=rcx,bit=17@step:300001"},
-		{"reg:name=rip,bit=30@step:300001"},
-		{"ata:error=unc,lba=35@step:100000"},
-		{"ata:error=dropped,lba=0,count=256@step:0"},
-		{"mce:type=srao,addr=0x200000@step:250000"},
-		{"mce:type=corrected,addr=0x200000@step:250000", "mem:addr=0x280000,mask=0xff00ff@step:250000", "ata:error=wrong,lba=70,mask=1@step:400000"},
+	srao := vmm.Fault{Kind: vmm.FaultMCE, Bank: 9, Status: 0xbd000000000000c0, MCGStatus: 5, Addr: 0x200000, Misc: 0x8c}
+	memory := vmm.Fault{Kind: vmm.FaultMemory, Addr: 0x210ff8, Mask: []byte{8, 0, 0, 0, 0, 0, 0, 0, 0, 1}}
+	unc := vmm.Fault{Kind: vmm.FaultDisk, Disk: ata.Fault{ID: 1, Kind: ata.FaultUNC, Ops: ata.OpRead, LBA: 35, Count: 1}}
+	for name, faults := range map[string][]*vmm.Event{
+		"memory":       {fault(123_456, memory)},
+		"register":     {fault(300_001, vmm.Fault{Kind: vmm.FaultRegister, Register: "rcx", Mask: []byte{0, 0, 2}})},
+		"rip":          {fault(300_001, vmm.Fault{Kind: vmm.FaultRegister, Register: "rip", Mask: []byte{0, 0, 0, 64}})},
+		"unc":          {fault(100_000, unc)},
+		"dropped":      {fault(0, vmm.Fault{Kind: vmm.FaultDisk, Disk: ata.Fault{ID: 1, Kind: ata.FaultDropped, Ops: ata.OpWrite, Count: 256}})},
+		"mce":          {fault(250_000, srao)},
+		"at once":      {fault(250_000, srao), fault(250_000, memory), fault(400_000, unc)},
+		"at the end":   {fault(vmm.Never, memory)},
+		"in the start": {fault(0, memory)},
 	} {
-		t.Run(specs[0], func(t *testing.T) {
-			dir := forked(t, golden, often, specs...)
-			p := openPlayer(t, dir)
-			n := 0
+		t.Run(name, func(t *testing.T) {
+			g := openPlayer(t, golden)
+			n := len(faults)
+			if faults[0].Step == vmm.Never {
+				faults[0].Step = g.End()
+				n = 0 // the machine stops there and looks at nothing any more
+			}
+			p := openPlayer(t, forked(t, golden, often, faults...))
 			for _, e := range p.Events() {
 				if e.Kind == vmm.EventFault {
-					n++
+					n--
 				}
 			}
-			if n != len(specs) {
-				t.Errorf("%d faults in the log", n)
+			if n != 0 {
+				t.Errorf("%d faults too few in the log", n)
 			}
 			for range 2 {
 				if err := p.Verify(); err != nil {
 					t.Error(err)
 				}
 			}
-			if g := openPlayer(t, golden); timeline(g) == timeline(p) {
+			if name != "at the end" && timeline(g) == timeline(p) {
 				t.Error("the faulty run is the golden one")
 			}
 			// And a fork of the fork, without another fault, is the fork.

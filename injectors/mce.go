@@ -30,7 +30,7 @@ const (
 )
 
 // mciMiscPage: a physical address, valid from bit 12 on (SDM Vol. 3B 15.3.2.4).
-const mciMiscPage = 2<<6 | 12
+const mciMiscPage = "0x8c" // 2<<6 | 12
 
 // mceType is a class of machine check: what the bank and IA32_MCG_STATUS say.
 type mceType struct {
@@ -70,7 +70,7 @@ var mceKind = Kind{
 		{Name: "cpu", Doc: "processor that takes it", Default: "0"},
 		{Name: "status", Doc: "IA32_MCi_STATUS (type=raw; otherwise bits to add)"},
 		{Name: "mcgstatus", Doc: "IA32_MCG_STATUS (type=raw); with MCIP, bit 2, an exception is raised"},
-		{Name: "misc", Doc: "IA32_MCi_MISC", Default: "0x8c"},
+		{Name: "misc", Doc: "IA32_MCi_MISC", Default: mciMiscPage},
 	},
 	Resolve: resolveMCE,
 }

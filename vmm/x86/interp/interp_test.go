@@ -10,7 +10,6 @@ import (
 // bareBus is a bus with nothing on it.
 type bareBus struct {
 	ports map[uint16]uint32
-	time  uint64
 }
 
 func (b *bareBus) ReadMMIO(*x86.CPU, uint64, int) uint64     { return 0xffffffffffffffff }

@@ -1,0 +1,48 @@
+# make demo is the place to start; the other targets are for work on refault itself.
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GUEST       := .cache/guest
+SOAK        ?= 1h
+
+.PHONY: all setup build guest bare check test demo bench soak clean
+
+all: build
+
+# Go, a C compiler, mke2fs: installed where they are missing.
+setup:
+	@test/setup
+
+build: setup
+	go build -trimpath -o bin/refault ./cmd/refault
+
+# Debian's kernels with an initramfs and a disk, in $(GUEST).
+guest: setup
+	go run ./test/guest/mkguest -dir $(GUEST)
+
+# The bare-metal guest that is committed, from its source.
+bare: setup
+	go generate ./test/guest/bare
+
+check: setup
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+# go test comes last: its closing lines are the run's.
+test: check guest
+	go test -timeout 60m ./...
+
+demo: build guest
+	bin/refault demo --guest $(GUEST)
+
+bench: guest
+	@test/setup bench
+	go test -timeout 0 -run '^$$' -bench . ./...
+
+# Random tests, for as long as SOAK says.
+soak: guest
+	REFAULT_SOAK=$(SOAK) go test -timeout 0 -count 1 ./...
+
+clean:
+	rm -rf bin .cache

@@ -94,21 +94,38 @@ func mapAnonymous(n uintptr) (unsafe.Pointer, error) {
 	return p, nil
 }
 
-// newState maps a State. Sound: the mapping is page-aligned, zeroed and larger than a State, which holds no Go pointers.
-func newState() (*State, error) {
-	p, err := mapAnonymous(unsafe.Sizeof(State{}))
-	return (*State)(p), err
+// EngineBytes is the size of an engine's own part of an Area.
+const EngineBytes = 512 << 10
+
+// area is one mapping outside the Go heap with everything of a processor that generated
+// code touches, at fixed offsets from the State at its beginning.
+type area struct {
+	state  State
+	_      [4096 - unsafe.Sizeof(State{})%4096]byte
+	tlbs   tlbs
+	engine [EngineBytes]byte
 }
 
-func freeState(s *State) error { return unix.MunmapPtr(unsafe.Pointer(s), unsafe.Sizeof(*s)) }
-
-// newTLBs maps the TLBs. Sound for the same reason; the caller flushes them before use.
-func newTLBs() (*tlbs, error) {
-	p, err := mapAnonymous(unsafe.Sizeof(tlbs{}))
-	return (*tlbs)(p), err
+// newArea maps an area. Sound: the mapping is page-aligned, zeroed and larger than an area, which holds
+// no Go pointers. The caller flushes the TLBs before use.
+func newArea() (*area, error) {
+	p, err := mapAnonymous(unsafe.Sizeof(area{}))
+	return (*area)(p), err
 }
 
-func freeTLBs(t *tlbs) error { return unix.MunmapPtr(unsafe.Pointer(t), unsafe.Sizeof(*t)) }
+func freeArea(a *area) error { return unix.MunmapPtr(unsafe.Pointer(a), unsafe.Sizeof(*a)) }
+
+// Layout returns where generated code finds the processor's state. Sound: an area does not move.
+func (c *CPU) Layout() Layout {
+	l := Layout{State: uintptr(unsafe.Pointer(c.area)), Engine: int(unsafe.Offsetof(c.area.engine))}
+	for v := range l.Views {
+		l.Views[v] = int(unsafe.Offsetof(c.area.tlbs) + unsafe.Sizeof(c.area.tlbs.data[0])*uintptr(v))
+	}
+	return l
+}
+
+// EngineArea returns the engine's own part of the area. Sound: it lives as long as the processor.
+func (c *CPU) EngineArea() *[EngineBytes]byte { return &c.area.engine }
 
 // writable reports whether a store at va would take the fast path.
 func (c *CPU) writable(va uint64, n int) bool {

@@ -52,12 +52,16 @@ type CPU struct {
 
 	// CodeWritten is called before bytes of a page flagged mem.Code change. Engines set it.
 	CodeWritten func(off uint64, n int)
-	// CodeFlushed is called when the translation of instruction addresses may have changed. Engines set it.
-	CodeFlushed func()
+	// CodeFlushed is called when the translation of linear addresses first to last, as addresses of
+	// instructions, may have changed. Engines set it.
+	CodeFlushed func(first, last uint64)
+	// FetchChanged is called when the privilege or the segment of instruction fetches may have changed. Engines set it.
+	FetchChanged func()
 	// Watch is called before an access to a page flagged mem.Watched. off is an offset into RAM.
 	Watch func(off uint64, n int, kind Access)
 
-	mmu mmu
+	area *area
+	mmu  mmu
 }
 
 // Access is a kind of memory access.
@@ -101,16 +105,14 @@ func (c *CPU) RaiseErr(vec uint8, code uint32) {
 
 // NewCPU returns processor id in the state that RESET leaves (SDM Vol. 3A 9.1.1).
 func NewCPU(id int, ram *mem.RAM, bus Bus) (*CPU, error) {
-	s, err := newState()
+	a, err := newArea()
 	if err != nil {
 		return nil, fmt.Errorf("processor %d: %w", id, err)
 	}
-	c := &CPU{State: s, ID: id, RAM: ram, Bus: bus}
-	if err := c.mmu.init(); err != nil {
-		return nil, errors.Join(fmt.Errorf("processor %d: %w", id, err), freeState(s))
-	}
+	c := &CPU{State: &a.state, ID: id, RAM: ram, Bus: bus, area: a}
+	c.mmu.tlbs = &a.tlbs
 	if c.FPU, err = fpu.New(); err != nil {
-		return nil, errors.Join(fmt.Errorf("processor %d: %w", id, err), c.mmu.close(), freeState(s))
+		return nil, errors.Join(fmt.Errorf("processor %d: %w", id, err), freeArea(a))
 	}
 	c.Reset()
 	return c, nil
@@ -118,8 +120,8 @@ func NewCPU(id int, ram *mem.RAM, bus Bus) (*CPU, error) {
 
 // Close frees what NewCPU mapped.
 func (c *CPU) Close() error {
-	err := errors.Join(c.FPU.Close(), c.mmu.close(), freeState(c.State))
-	c.State = nil
+	err := errors.Join(c.FPU.Close(), freeArea(c.area))
+	c.State, c.mmu.tlbs, c.area = nil, nil, nil
 	return err
 }
 

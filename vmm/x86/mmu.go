@@ -20,6 +20,9 @@ const (
 	itlbSize = 256       // instruction pages
 	physMask = 1<<40 - 1 // MAXPHYADDR is 40
 	pteAddr  = physMask &^ 0xfff
+
+	allAddresses = 1<<64 - 1
+	lowerHalf    = 1<<47 - 1
 )
 
 // Page-table entry bits (SDM Vol. 3A 4.5).
@@ -64,11 +67,36 @@ type itlbEntry struct {
 	off uint64 // offset into RAM of the page
 }
 
-// tlbs is what the mmu maps outside the Go heap.
+// tlbs is what the mmu keeps outside the Go heap.
 type tlbs struct {
 	data [numViews][tlbSize]tlbEntry
 	code [2][itlbSize]itlbEntry // supervisor, user
 }
+
+// Layout tells an engine where things lie.
+type Layout struct {
+	// State is the address of the State; the rest are offsets from it.
+	State uintptr
+	// Views are the data TLBs, by CPU.View: arrays of TLBEntries entries of 32 bytes, each with the tag
+	// for reading, the tag for writing (page addresses) and what makes a linear address a host address.
+	Views [numViews]int
+	// Engine is the engine's own EngineBytes.
+	Engine int
+}
+
+// Indices into Layout.Views, and the number of entries of each.
+const (
+	ViewSuper   = viewSuper
+	ViewUser    = viewUser
+	ViewSuperAC = viewSuperAC
+	// ViewSlow has no entries ever: each access has to be looked at.
+	ViewSlow   = viewSlow
+	NumViews   = numViews
+	TLBEntries = tlbSize
+)
+
+// View returns which of the data TLBs holds under the current privilege.
+func (c *CPU) View() int { return c.mmu.viewID }
 
 // tableInfo says what the walks that read a table page used it for.
 type tableInfo struct {
@@ -89,13 +117,6 @@ type mmu struct {
 	stale  int         // slow writes to table pages since the last flush
 	low    bool        // viewSuper may hold entries of the lower half
 }
-
-func (m *mmu) init() (err error) {
-	m.tlbs, err = newTLBs()
-	return err
-}
-
-func (m *mmu) close() error { return freeTLBs(m.tlbs) }
 
 func (m *mmu) select_(c *CPU) {
 	was := m.paging
@@ -129,17 +150,20 @@ func (c *CPU) FlushTLB() {
 	}
 	m.low = false
 	m.stale = 0
-	c.flushCode()
+	c.flushCode(0, allAddresses)
 }
 
-func (c *CPU) flushCode() {
+// flushCode forgets the translations of instruction addresses first to last.
+func (c *CPU) flushCode(first, last uint64) {
 	for u := range c.mmu.code {
 		for i := range c.mmu.code[u] {
-			c.mmu.code[u][i].tag = tlbNone
+			if e := &c.mmu.code[u][i]; e.tag >= first && e.tag <= last {
+				e.tag = tlbNone
+			}
 		}
 	}
 	if c.CodeFlushed != nil {
-		c.CodeFlushed()
+		c.CodeFlushed(first, last)
 	}
 }
 
@@ -172,7 +196,7 @@ func (c *CPU) SetCR3(v uint64) {
 	c.noteTable(b, 0, false)
 	clearTLB(&m.data[viewUser])
 	clearTLB(&m.data[viewSuperAC])
-	c.flushCode()
+	c.flushCode(0, lowerHalf)
 }
 
 // InvalidatePage forgets one page. The TLB is coherent, so INVLPG need not call it.
@@ -182,15 +206,15 @@ func (c *CPU) invalidatePage(va uint64) {
 		e := &c.mmu.data[v][i]
 		e.read, e.write = tlbNone, tlbNone
 	}
-	tag := va &^ (mem.PageSize - 1)
+	page := va &^ (mem.PageSize - 1)
 	for u := range c.mmu.code {
-		e := &c.mmu.code[u][va>>mem.PageShift%itlbSize]
-		if e.tag == tag {
+		if e := &c.mmu.code[u][va>>mem.PageShift%itlbSize]; e.tag == page {
 			e.tag = tlbNone
-			if c.CodeFlushed != nil {
-				c.CodeFlushed()
-			}
 		}
+	}
+	// The engine is told in any case: it may know the page when the entry has long made room for another.
+	if c.CodeFlushed != nil {
+		c.CodeFlushed(page, page+mem.PageSize-1)
 	}
 }
 

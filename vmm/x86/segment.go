@@ -172,8 +172,8 @@ func (c *CPU) setCS(sel uint16, d descriptor, cpl uint8) {
 
 // flushFetch makes the engine look the address of code up again.
 func (c *CPU) flushFetch() {
-	if c.CodeFlushed != nil {
-		c.CodeFlushed()
+	if c.FetchChanged != nil {
+		c.FetchChanged()
 	}
 }
 

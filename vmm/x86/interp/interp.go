@@ -47,6 +47,8 @@ type Engine struct {
 	// Trace, if set, is called before each instruction is executed: the slow path
 	// is taken for all of them.
 	Trace func(in *x86.Inst)
+	// Dropped, if set, is called when all blocks are dropped and no page is flagged mem.Code for them any more.
+	Dropped func()
 
 	cache  [cacheSize]*block
 	pages  map[uint64][]*block // blocks by page, for invalidation
@@ -61,7 +63,8 @@ type Engine struct {
 func New(c *x86.CPU) *Engine {
 	e := &Engine{c: c, pages: make(map[uint64][]*block), page: noPage}
 	c.CodeWritten = e.codeWritten
-	c.CodeFlushed = func() { e.page = noPage }
+	c.CodeFlushed = e.codeFlushed
+	c.FetchChanged = func() { e.page = noPage }
 	return e
 }
 
@@ -70,7 +73,7 @@ func New(c *x86.CPU) *Engine {
 func (e *Engine) Run(until uint64) {
 	c := e.c
 	for c.Step < until && !c.Attention && c.Activity == x86.Active {
-		if e.run(until) {
+		if e.run(until, false) {
 			c.Regs[x86.RIP] = c.InstRIP
 			c.Deliver(c.Exc)
 		}
@@ -78,8 +81,26 @@ func (e *Engine) Run(until uint64) {
 	c.Materialise()
 }
 
-// run executes until an exception is raised (faulted) or Run must look.
-func (e *Engine) run(until uint64) (faulted bool) {
+// Block executes one basic block, or less where Run would return, for an engine that leaves it to this one.
+func (e *Engine) Block(until uint64) {
+	if e.run(until, true) {
+		e.c.Regs[x86.RIP] = e.c.InstRIP
+		e.c.Deliver(e.c.Exc)
+	}
+}
+
+// Bind sets the handler of a decoded instruction, for Execute. It may change the operands to what the handler wants.
+func Bind(in *x86.Inst) { in.Fn = bind(in, x86.Forms()[in.Form].Attr) }
+
+// Execute executes one instruction that lies at RIP and was decoded elsewhere, and delivers the exception that it raises.
+func (e *Engine) Execute(in *x86.Inst, until uint64) {
+	if e.execute(in, until) {
+		e.c.Regs[x86.RIP] = e.c.InstRIP
+		e.c.Deliver(e.c.Exc)
+	}
+}
+
+func (e *Engine) execute(in *x86.Inst, until uint64) (faulted bool) {
 	defer func() {
 		if r := recover(); r != nil {
 			if !x86.IsFault(r) {
@@ -90,7 +111,26 @@ func (e *Engine) run(until uint64) (faulted bool) {
 	}()
 	c := e.c
 	c.Until = until
-	for c.Step < until {
+	c.InstRIP = c.Regs[x86.RIP]
+	c.Regs[x86.RIP] += uint64(in.Len)
+	in.Fn(c, in)
+	c.Step++
+	return false
+}
+
+// run executes until an exception is raised (faulted) or Run must look, or for one block.
+func (e *Engine) run(until uint64, once bool) (faulted bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			if !x86.IsFault(r) {
+				panic(r)
+			}
+			faulted = true
+		}
+	}()
+	c := e.c
+	c.Until = until
+	for first := true; c.Step < until && (first || !once); first = false {
 		if c.Shadow != 0 || e.Trace != nil || c.RFLAGS&(x86.FlagTF|x86.FlagRF) != 0 || c.DR[7]&0xff != 0 {
 			e.careful()
 			if c.Attention || c.Activity != x86.Active {
@@ -318,6 +358,13 @@ func (e *Engine) slow() {
 	c.Step++
 }
 
+// codeFlushed forgets the page of code where its translation may have changed.
+func (e *Engine) codeFlushed(first, last uint64) {
+	if e.page >= first && e.page <= last {
+		e.page = noPage
+	}
+}
+
 // codeWritten drops the blocks of a page that is about to change.
 func (e *Engine) codeWritten(off uint64, n int) {
 	page := off >> mem.PageShift
@@ -341,4 +388,7 @@ func (e *Engine) dropAll() {
 	}
 	clear(e.pages)
 	e.total = 0
+	if e.Dropped != nil {
+		e.Dropped()
+	}
 }

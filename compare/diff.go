@@ -19,7 +19,7 @@ type Report struct {
 	// Injected are the faults of the faulty run, as they happened.
 	Injected []InjectedFault `json:"injected"`
 	// First is the first divergent instruction, nil where the processor's path never differed.
-	First *Instruction `json:"first_divergence,omitempty"`
+	First *Divergence `json:"first_divergence,omitempty"`
 	// Output is the first line of the console that differs, nil where none does.
 	Output  *OutputDiff `json:"output,omitempty"`
 	Outcome Outcome     `json:"outcome"`
@@ -41,22 +41,26 @@ type InjectedFault struct {
 	Spec string `json:"spec"`
 }
 
-// Instruction is the first divergent instruction.
-type Instruction struct {
-	// Step is how many instructions had retired when it began.
-	Step uint64 `json:"step"`
-	CS   uint16 `json:"cs"`
-	RIP  uint64 `json:"rip"`
-	// Code are its bytes in the golden run; Text its disassembly.
-	Code []byte `json:"code"`
-	Text string `json:"text"`
-	// Event says what came instead of it in the faulty run: the vector of an exception or interrupt.
-	FaultyRIP  uint64 `json:"faulty_rip"`
-	FaultyText string `json:"faulty_text"`
+// Divergence is the first divergent instruction: what each processor executed from
+// the last equal state, and how the states differ after it.
+type Divergence struct {
+	// Step is how many instructions had retired before it, in both runs.
+	Step   uint64   `json:"step"`
+	Golden Executed `json:"golden"`
+	Faulty Executed `json:"faulty"`
 	// Registers that differ after it.
 	Registers []RegisterDiff `json:"registers"`
-	// Pages of memory that differ after it, by physical address.
+	// Pages of memory that differ after it, by physical address, and at most 16.
 	Pages []uint64 `json:"pages,omitempty"`
+}
+
+// Executed is an instruction that a processor executed.
+type Executed struct {
+	CS     uint16 `json:"cs"`
+	RIP    uint64 `json:"rip"`
+	Symbol string `json:"symbol,omitempty"`
+	Code   []byte `json:"code"`
+	Text   string `json:"text"`
 }
 
 // RegisterDiff is a register that differs, as hexadecimal numbers.
@@ -173,7 +177,7 @@ type pair struct {
 }
 
 // find returns the first instruction at or after start after which the processors differ.
-func (p *pair) find(start uint64) (*Instruction, error) {
+func (p *pair) find(start uint64) (*Divergence, error) {
 	at := p.skip(start)
 	end := min(p.g.End(), p.f.End())
 	if err := p.both(func(x *replay.Player) error { return x.Seek(at) }); err != nil {
@@ -258,60 +262,40 @@ func state(d dev.Device) []byte {
 }
 
 // lockstep runs both machines an instruction at a time from a position where they are equal.
-func (p *pair) lockstep(at, end uint64) (*Instruction, error) {
-	for at < end {
-		g, f := p.g.Machine().CPUs[0], p.f.Machine().CPUs[0]
-		before := instruction(g, at, p.symbols)
-		if err := errors.Join(p.g.RunTo(at+1), p.f.RunTo(at+1)); err != nil {
+func (p *pair) lockstep(at, end uint64) (*Divergence, error) {
+	for ; at < end; at++ {
+		g, err := p.g.StepInstruction()
+		if err != nil {
 			return nil, err
 		}
-		at++
-		regs := differences(g, f)
+		f, err := p.f.StepInstruction()
+		if err != nil {
+			return nil, err
+		}
+		regs := differences(p.g.Machine().CPUs[0], p.f.Machine().CPUs[0])
 		if len(regs) == 0 {
 			continue
 		}
-		before.Registers = regs
-		// What the faulty processor did in its place: the step before the fault came was the same.
-		before.FaultyRIP = f.Regs[x86.RIP]
-		before.FaultyText = disassemble(f, f.Regs[x86.RIP], p.symbols)
-		before.Pages = pages(p.g.Machine().RAM, p.f.Machine().RAM)
-		return before, nil
+		return &Divergence{
+			Step: at, Golden: p.executed(g), Faulty: p.executed(f), Registers: regs,
+			Pages: pages(p.g.Machine().RAM, p.f.Machine().RAM),
+		}, nil
 	}
 	return nil, nil
 }
 
-// instruction describes the next instruction of c.
-func instruction(c *x86.CPU, step uint64, symbols Symbols) *Instruction {
-	rip := c.Regs[x86.RIP]
-	i := &Instruction{Step: step, CS: c.Seg[x86.CS].Sel, RIP: rip}
-	code := codeAt(c, rip)
-	n := 0
-	i.Text, n = x86.Disassemble(code, c.CodeSize(), rip, symbols)
-	i.Code = code[:min(n, len(code))]
-	return i
-}
-
-func disassemble(c *x86.CPU, rip uint64, symbols Symbols) string {
-	s, _ := x86.Disassemble(codeAt(c, rip), c.CodeSize(), rip, symbols)
-	return s
-}
-
-// codeAt reads instruction bytes without touching the machine.
-func codeAt(c *x86.CPU, rip uint64) []byte {
-	la := rip
-	if c.CodeSize() != 8 {
-		la = (la + c.Seg[x86.CS].Base) & 0xffffffff
+// executed describes the instruction that retired, which is the last of its step.
+func (p *pair) executed(is []replay.Instruction) Executed {
+	if len(is) == 0 {
+		return Executed{Text: "(nothing)"}
 	}
-	var code []byte
-	for len(code) < 15 {
-		pa, ok := c.Translate(la + uint64(len(code)))
-		var b [1]byte
-		if !ok || !c.RAM.ReadAt(b[:], pa) {
-			break
-		}
-		code = append(code, b[0])
+	i := is[len(is)-1]
+	e := Executed{CS: i.CS, RIP: i.RIP, Code: i.Code}
+	if p.symbols != nil {
+		e.Symbol = p.symbols(i.RIP)
 	}
-	return code
+	e.Text, _ = x86.Disassemble(i.Code, i.Mode, i.RIP, p.symbols)
+	return e
 }
 
 // differences lists the registers that differ.

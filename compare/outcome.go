@@ -49,7 +49,7 @@ func Classify(golden, faulty *replay.Player) (Outcome, string) {
 		gr = g.Reason
 	}
 	noticed := func(re *regexp.Regexp) (string, bool) {
-		for _, l := range newLines(gc, fc) {
+		for _, l := range NewLines(gc, fc) {
 			if re.Match(l) {
 				return string(bytes.TrimSpace(l)), true
 			}
@@ -111,8 +111,8 @@ var timestamp = regexp.MustCompile(`(?m)^\[ *\d+\.\d+\] `)
 
 func untimed(console []byte) []byte { return timestamp.ReplaceAll(console, nil) }
 
-// newLines returns the lines of b that are not in a, time stamps aside.
-func newLines(a, b []byte) (lines [][]byte) {
+// NewLines returns the lines of b that are not in a, time stamps aside.
+func NewLines(a, b []byte) (lines [][]byte) {
 	count := map[string]int{}
 	for _, l := range bytes.Split(untimed(a), []byte("\n")) {
 		count[string(l)]++

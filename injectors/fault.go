@@ -51,7 +51,7 @@ type Kind struct {
 	Keys   []Key
 	// Resolve turns the keys into what happens to this machine. It is called at the
 	// trigger's position and does not change the machine.
-	Resolve func(m *vmm.Machine, a Args) (*vmm.Fault, error)
+	Resolve func(m *vmm.Machine, a Args) (*vmm.Fault, error) `json:"-"`
 }
 
 // Key is one key of a kind.
@@ -84,7 +84,7 @@ func (a Args) Text(name string) string {
 
 // Uint returns the value of a number key, or zero without one. Parse has checked it.
 func (a Args) Uint(name string) uint64 {
-	v, _ := parseUint(a.Text(name))
+	v, _ := ParseUint(a.Text(name))
 	return v
 }
 
@@ -156,7 +156,7 @@ func (k *Key) check(value string) error {
 		}
 		return nil
 	}
-	if _, err := parseUint(value); err != nil {
+	if _, err := ParseUint(value); err != nil {
 		return fmt.Errorf("key %s: %w", k.Name, err)
 	}
 	return nil
@@ -166,7 +166,7 @@ func parseTrigger(s string) (Trigger, error) {
 	kind, value, _ := strings.Cut(s, ":")
 	switch kind {
 	case "step":
-		n, err := parseUint(value)
+		n, err := ParseUint(value)
 		if err != nil {
 			return Trigger{}, fmt.Errorf("trigger step: %w", err)
 		}
@@ -181,8 +181,8 @@ func parseTrigger(s string) (Trigger, error) {
 	return Trigger{}, fmt.Errorf("no trigger %q; the triggers are step:N and time:DURATION", kind)
 }
 
-// parseUint reads a number: decimal, hexadecimal with 0x, or with a whole power of ten as in 5e8.
-func parseUint(s string) (uint64, error) {
+// ParseUint reads a number: decimal, hexadecimal with 0x, or with a whole power of ten as in 5e8.
+func ParseUint(s string) (uint64, error) {
 	if v, err := strconv.ParseUint(s, 0, 64); err == nil {
 		return v, nil
 	}

@@ -284,6 +284,25 @@ func (p *Player) Verify() error {
 // Close closes the recording and its machine.
 func (p *Player) Close() error { return errors.Join(p.snaps.Close(), p.m.close()) }
 
+// TakeSnapshot adds a snapshot of the current position to the recording. It reports
+// whether there was none yet.
+func (p *Player) TakeSnapshot() (bool, error) {
+	at := p.m.Step()
+	if i := p.snaps.Before(at); i >= 0 && p.snaps.Steps()[i] == at {
+		return false, nil
+	}
+	if err := snapshot.Append(p.Dir, p.track.entry(), p.m.RAM); err != nil {
+		return false, err
+	}
+	r, err := snapshot.OpenReader(p.Dir, p.m.RAM.Pages())
+	if err != nil {
+		return false, err
+	}
+	err = p.snaps.Close()
+	p.snaps, p.track.onDirty = r, r.Changed
+	return true, err
+}
+
 // StepAtTime returns a step that the recording reached no later than virtual time timeNs.
 func (p *Player) StepAtTime(timeNs uint64) uint64 {
 	step := p.Start()

@@ -39,6 +39,25 @@ func CreateStore(dir string) (*Store, error) {
 	return &Store{w: w, ids: map[[32]byte]uint32{}, next: 1, base: 1, cached: -1}, nil
 }
 
+// appendStore opens a store to add pages to it.
+func appendStore(dir string) (*Store, error) {
+	r, err := OpenStore(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	s := &Store{ids: map[[32]byte]uint32{}, next: r.next, base: r.next, cached: -1}
+	for id := uint32(1); id < r.next; id++ {
+		p, err := r.Get(id)
+		if err != nil {
+			return nil, err
+		}
+		s.ids[sha256.Sum256(p)] = id
+	}
+	s.w, err = traces.AppendBlocks(filepath.Join(dir, traces.FilePages), r.r.End())
+	return s, err
+}
+
 // OpenStore opens a store to read.
 func OpenStore(dir string) (*Store, error) {
 	r, err := traces.OpenBlocks(filepath.Join(dir, traces.FilePages))

@@ -94,11 +94,32 @@ func (w *Writer) Take(e Entry, m Memory, changed func(page int) bool) error {
 // Close closes both files.
 func (w *Writer) Close() error { return errors.Join(w.store.Close(), w.w.Close()) }
 
+// Append adds one snapshot to the finished recording in dir, at any position. It is a
+// full one, so that it needs none of the others and they do not notice it.
+func Append(dir string, e Entry, m Memory) error {
+	st, err := appendStore(dir)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, traces.FileSnapshots)
+	r, err := traces.OpenBlocks(path)
+	if err != nil {
+		return errors.Join(err, st.Close())
+	}
+	b, err := traces.AppendBlocks(path, r.End())
+	if err := errors.Join(err, r.Close()); err != nil {
+		return errors.Join(err, st.Close())
+	}
+	w := &Writer{store: st, w: traces.NewRecordWriter[Entry](b), ids: make([]uint32, m.Pages())}
+	return errors.Join(w.Take(e, m, nil), w.Close())
+}
+
 // Reader restores snapshots.
 type Reader struct {
 	store  *Store
 	blocks *traces.BlockReader
-	steps  []uint64
+	steps  []uint64 // ascending
+	block  []int    // where each is in the file: what was appended later stands last
 	pages  int
 
 	have []uint32 // identifiers of what Restore's memory held last
@@ -115,11 +136,15 @@ func OpenReader(dir string, pages int) (*Reader, error) {
 		return nil, errors.Join(err, st.Close())
 	}
 	r := &Reader{store: st, blocks: b, pages: pages}
-	for _, x := range b.Blocks {
-		if x.Records != 1 || len(r.steps) > 0 && x.First < r.steps[len(r.steps)-1] {
-			return nil, errors.Join(fmt.Errorf("%s: snapshots out of order: %w", traces.FileSnapshots, traces.ErrDamaged), b.Close(), st.Close())
+	for i, x := range b.Blocks {
+		if x.Records != 1 {
+			return nil, errors.Join(fmt.Errorf("%s: a block of %d snapshots: %w", traces.FileSnapshots, x.Records, traces.ErrDamaged), b.Close(), st.Close())
 		}
-		r.steps = append(r.steps, x.First)
+		r.block = append(r.block, i)
+	}
+	sort.SliceStable(r.block, func(i, j int) bool { return b.Blocks[r.block[i]].First < b.Blocks[r.block[j]].First })
+	for _, i := range r.block {
+		r.steps = append(r.steps, b.Blocks[i].First)
 	}
 	return r, nil
 }
@@ -133,7 +158,9 @@ func (r *Reader) Before(step uint64) int {
 }
 
 // Entry returns snapshot i as it is stored.
-func (r *Reader) Entry(i int) (*Entry, error) {
+func (r *Reader) Entry(i int) (*Entry, error) { return r.entry(r.block[i]) }
+
+func (r *Reader) entry(i int) (*Entry, error) {
 	raw, err := r.blocks.Read(i)
 	if err != nil {
 		return nil, err
@@ -143,7 +170,7 @@ func (r *Reader) Entry(i int) (*Entry, error) {
 		return nil, fmt.Errorf("%s: %w", traces.FileSnapshots, err)
 	}
 	e := &es[0]
-	if len(e.Numbers) != len(e.IDs) || e.Step != r.steps[i] {
+	if len(e.Numbers) != len(e.IDs) || e.Step != r.blocks.Blocks[i].First {
 		return nil, fmt.Errorf("%s: snapshot %d contradicts itself: %w", traces.FileSnapshots, i, traces.ErrDamaged)
 	}
 	for _, n := range e.Numbers {
@@ -164,7 +191,7 @@ func (r *Reader) Sizes() (list, store int64, pages int) {
 // the first time, and after Forget.
 func (r *Reader) Restore(i int, write func(page int, content []byte)) (*Entry, error) {
 	want := make([]uint32, r.pages)
-	first := i
+	first := r.block[i]
 	e, err := r.Entry(i)
 	if err != nil {
 		return nil, err
@@ -174,7 +201,7 @@ func (r *Reader) Restore(i int, write func(page int, content []byte)) (*Entry, e
 		if first--; first < 0 {
 			return nil, fmt.Errorf("%s: no full snapshot before %d: %w", traces.FileSnapshots, i, traces.ErrDamaged)
 		}
-		p, err := r.Entry(first)
+		p, err := r.entry(first)
 		if err != nil {
 			return nil, err
 		}

@@ -117,3 +117,12 @@ func (r StopReason) String() string {
 	}
 	return "unknown"
 }
+
+var eventNames = [...]string{EventConsole: "console", EventClock: "clock", EventPower: "power", EventFault: "fault"}
+
+func (k EventKind) String() string {
+	if int(k) < len(eventNames) && eventNames[k] != "" {
+		return eventNames[k]
+	}
+	return "unknown"
+}

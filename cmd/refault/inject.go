@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"refault/injectors"
+	"refault/replay"
+)
+
+type injectFlags struct {
+	optionFlags
+	out           string
+	faults        []string
+	maxSteps      uint64
+	console, json bool
+}
+
+var injectVerb = verb{
+	name:    "inject",
+	summary: "play a recording with hardware faults, and record what becomes of it",
+	long: `A fault is KIND:key=value,...@TRIGGER; refault faults lists the kinds. The faulty run begins
+at the last snapshot before the first fault. It is a recording like any other: the faults are in its
+own log, so it replays without the injector. A run that does not end is stopped at --max-steps.`,
+	example: `refault inject boot.rec -o srao.rec --fault mce:type=srao,addr=0xbaec000@step:812345678
+refault inject boot.rec -o unc.rec --fault ata:error=unc,lba=2344@step:8e8 --fault reg:name=rax,bit=17@time:1.5s`,
+	args: "RECORDING", minArgs: 1, maxArgs: 1,
+	flags: func(f *pflag.FlagSet) any {
+		i := new(injectFlags)
+		f.StringVarP(&i.out, "output", "o", "", "directory of the faulty recording; it must not exist")
+		f.StringArrayVar(&i.faults, "fault", nil, "a fault; more than one is possible")
+		i.optionFlags.add(f)
+		f.Var(stepFlag{v: &i.maxSteps}, "max-steps", "stop after so many instructions (default: twice the golden run's, and 1e9)")
+		f.BoolVar(&i.console, "console", false, "show what the guest says")
+		f.BoolVar(&i.json, "json", false, "tell the result as JSON")
+		return i
+	},
+	run: runInject,
+}
+
+func runInject(ctx context.Context, a *app, c *call) (int, error) {
+	i := c.flags.(*injectFlags)
+	if i.out == "" {
+		return 0, usagef("-o is missing: where the faulty recording goes")
+	}
+	var faults []*injectors.Fault
+	for _, text := range i.faults {
+		f, err := injectors.Parse(text)
+		if err != nil {
+			return 0, err
+		}
+		faults = append(faults, f)
+	}
+	if len(faults) == 0 {
+		return 0, usagef("--fault is missing")
+	}
+	p, err := replay.Open(c.args[0])
+	if err != nil {
+		return 0, err
+	}
+	defer p.Close()
+	prog := newProgress(a.err, "injecting")
+	opt := replay.Options{MarkEvery: i.markEvery, SnapshotEvery: i.snapshotEvery, MaxSteps: i.maxSteps}
+	flush := func() {}
+	if i.console {
+		opt.Console, flush = guestOutput(a.out)
+	} else {
+		opt.Progress = func(step, _ uint64) { prog.at(step, p.End()) }
+	}
+	inj, err := injectors.Inject(p, i.out, faults, opt)
+	if err != nil {
+		return 0, err
+	}
+	undo := withCancel(ctx, inj.Interrupt)
+	end, err := inj.Run()
+	undo()
+	flush()
+	prog.done()
+	armed := inj.Armed()
+	if e := inj.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return 0, err
+	}
+	var never []string
+	for _, f := range armed {
+		never = append(never, f.String())
+	}
+	if i.json {
+		if err := writeJSON(a.out, struct {
+			Recording string   `json:"recording"`
+			Step      uint64   `json:"step"`
+			TimeNs    uint64   `json:"time_ns"`
+			Reason    string   `json:"reason"`
+			Status    uint32   `json:"status"`
+			Never     []string `json:"never_triggered,omitempty"`
+		}{i.out, end.Step, end.TimeNs, end.Reason, end.Status, never}); err != nil {
+			return 0, err
+		}
+	} else {
+		fmt.Fprintf(a.err, "refault: recorded %s: %s steps; ended: %s\n", i.out, grouped(end.Step), endText(end.Reason, end.Status))
+	}
+	if len(never) > 0 {
+		return 0, fmt.Errorf("the run ended at step %d, %s, before the trigger of %s came; %s holds what happened without it",
+			end.Step, seconds(end.TimeNs), strings.Join(never, " and "), i.out)
+	}
+	return statusDone, nil
+}

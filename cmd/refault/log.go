@@ -1,0 +1,105 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"regexp"
+
+	"github.com/spf13/pflag"
+
+	"refault/replay"
+)
+
+type logFlags struct {
+	console, json bool
+	match         string
+}
+
+var logVerb = verb{
+	name:    "log",
+	summary: "list the events of a recording, or the lines of its console with their steps",
+	long: `Without flags: every input that came from outside, at its step. With --console: every
+line that the guest said, at the step of its last byte, found by playing the recording.`,
+	example: "refault log srao.rec\nrefault log boot.rec --console --match 'hello:'",
+	args:    "RECORDING", minArgs: 1, maxArgs: 1,
+	flags: func(f *pflag.FlagSet) any {
+		l := new(logFlags)
+		f.BoolVar(&l.console, "console", false, "list the lines of the console")
+		f.StringVar(&l.match, "match", "", "only lines that match this regular expression")
+		f.BoolVar(&l.json, "json", false, "one JSON object a line")
+		return l
+	},
+	run: func(ctx context.Context, a *app, c *call) (int, error) {
+		l := c.flags.(*logFlags)
+		re, err := regexp.Compile(l.match)
+		if err != nil {
+			return 0, usagef("--match: %w", err)
+		}
+		p, err := replay.Open(c.args[0])
+		if err != nil {
+			return 0, err
+		}
+		defer p.Close()
+		defer withCancel(ctx, p.Interrupt)()
+		enc := json.NewEncoder(a.out)
+		if l.console {
+			return statusDone, consoleLines(a, p, l, re, enc)
+		}
+		for _, e := range p.Events() {
+			text := eventText(e)
+			if !re.MatchString(text) {
+				continue
+			}
+			if l.json {
+				err = enc.Encode(struct {
+					Step   uint64 `json:"step"`
+					TimeNs uint64 `json:"time_ns"`
+					Kind   string `json:"kind"`
+					Text   string `json:"text"`
+				}{e.Step, e.TimeNs, e.Kind.String(), text})
+			} else {
+				_, err = fmt.Fprintf(a.out, "%14d  %-8s %s\n", e.Step, e.Kind, text)
+			}
+			if err != nil {
+				return 0, err
+			}
+		}
+		return statusDone, nil
+	},
+}
+
+// consoleLines lists the matching lines of the console.
+func consoleLines(a *app, p *replay.Player, l *logFlags, re *regexp.Regexp, enc *json.Encoder) error {
+	prog := newProgress(a.err, "playing")
+	defer prog.done()
+	if isTerminal(a.err) && !isTerminal(a.out) {
+		p.Progress = prog.at
+	}
+	at := 0
+	for n, line := range bytes.SplitAfter(p.RecordedConsole(), []byte("\n")) {
+		at += len(line)
+		text := bytes.TrimRight(line, "\r\n")
+		if len(line) == 0 || !re.Match(text) {
+			continue
+		}
+		step, err := p.OutputStep(uint64(at - 1))
+		if err != nil {
+			return err
+		}
+		if l.json {
+			err = enc.Encode(struct {
+				Step uint64 `json:"step"`
+				Line int    `json:"line"`
+				Text string `json:"text"`
+			}{step, n + 1, string(text)})
+		} else {
+			_, err = fmt.Fprintf(a.out, "%14d  %s\n", step, text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+
+	"refault/replay"
+	"refault/traces"
+	"refault/vmm/boot"
+	"refault/vmm/ksym"
+)
+
+// symbols reads the symbols of a recording's kernel, if its file is still there and the
+// same. Without any, the table is nil, which names nothing.
+func symbols(m *traces.Manifest) (*ksym.Table, error) {
+	if m.Kernel == nil {
+		return nil, nil
+	}
+	k, err := os.ReadFile(m.Kernel.Path)
+	if err != nil {
+		return nil, err
+	}
+	if sum := sha256.Sum256(k); hex.EncodeToString(sum[:]) != m.Kernel.SHA256 {
+		return nil, errors.New(m.Kernel.Path + " is not the recorded kernel any more")
+	}
+	elf, err := boot.Vmlinux(k)
+	if err != nil {
+		return nil, err
+	}
+	t, err := ksym.Read(elf)
+	if errors.Is(err, ksym.ErrNone) {
+		return nil, nil
+	}
+	return t, err
+}
+
+// symbolsOrNot is symbols where they are a convenience only.
+func symbolsOrNot(m *traces.Manifest) *ksym.Table {
+	t, err := symbols(m)
+	if err != nil {
+		return nil
+	}
+	return t
+}
+
+// seek opens a recording at a step.
+func seek(dir string, step uint64) (*replay.Player, error) {
+	p, err := replay.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Seek(step); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}

@@ -1,0 +1,95 @@
+package replay
+
+import (
+	"refault/vmm"
+	"refault/vmm/x86"
+)
+
+// Instruction is one instruction as a processor executed it.
+type Instruction struct {
+	Step uint64 // how many instructions had retired when it began
+	CS   uint16
+	RIP  uint64
+	Mode int    // default size of its code segment in bytes: 2, 4, 8
+	CPL  uint8  // privilege level
+	Code []byte // as it stood in memory, and at most that long
+	// Faulted: it raised an exception and did not retire. What follows is the handler, at the same step.
+	Faulted bool
+}
+
+// StepInstruction plays until one more instruction has retired. It returns that one,
+// after those that faulted before it. At the end of the recording it returns none.
+func (p *Player) StepInstruction() ([]Instruction, error) {
+	var seen []Instruction
+	m := p.m.Machine
+	m.Trace(func(c *x86.CPU, in *x86.Inst) {
+		if n := len(seen); n > 0 {
+			seen[n-1].Faulted = true
+		}
+		code := CodeAt(c, c.InstRIP)
+		seen = append(seen, Instruction{Step: c.Step, CS: c.Seg[x86.CS].Sel, RIP: c.InstRIP, Mode: c.CodeSize(), CPL: uint8(c.CPL), Code: code[:min(len(code), max(int(in.Len), 1))]})
+	})
+	defer m.Trace(nil)
+	if p.m.Step() == p.End() {
+		return nil, nil
+	}
+	err := p.RunTo(p.m.Step() + 1)
+	return seen, err
+}
+
+// CodeAt returns up to 15 bytes of instructions at an offset into the code segment,
+// fewer where they are not in memory. It changes nothing in the machine.
+func CodeAt(c *x86.CPU, rip uint64) []byte {
+	la := rip
+	if c.CodeSize() != 8 {
+		la = (la + c.Seg[x86.CS].Base) & 0xffffffff
+	}
+	b := make([]byte, 15)
+	return b[:ReadVirtual(c, b, la)]
+}
+
+// ReadVirtual reads memory at a linear address through the processor's own tables,
+// without touching them, and returns how many bytes could be read.
+func ReadVirtual(c *x86.CPU, b []byte, la uint64) (n int) {
+	for n < len(b) {
+		at := la + uint64(n)
+		pa, ok := c.Translate(at)
+		if !ok {
+			break
+		}
+		chunk := b[n:min(len(b), n+int(0x1000-at&0xfff))]
+		if !c.RAM.ReadAt(chunk, pa) {
+			break
+		}
+		n += len(chunk)
+	}
+	return n
+}
+
+// OutputStep returns the step at which byte n of the console came out, or vmm.Never
+// where the recording has no such byte.
+func (p *Player) OutputStep(n uint64) (uint64, error) {
+	if n >= uint64(len(p.console)) {
+		return vmm.Never, nil
+	}
+	from, to := p.Start(), p.End()
+	for i := range p.marks {
+		if p.marks[i].ConsoleBytes > n {
+			to = p.marks[i].Step
+			break
+		}
+		from = max(from, p.marks[i].Step)
+	}
+	if err := p.Seek(from); err != nil {
+		return 0, err
+	}
+	step, outer := uint64(vmm.Never), p.Console
+	defer func() { p.Console = outer }()
+	p.Console = func(byte) {
+		if p.m.Out() == n+1 {
+			step = p.m.Step()
+		}
+	}
+	err := p.RunTo(to)
+	return step, err
+}

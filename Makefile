@@ -34,8 +34,7 @@ test: check guest
 	go test -timeout 60m ./...
 
 demo: build guest
-	bin/refault demo --kernel $(GUEST)/vmlinuz --initrd $(GUEST)/initrd.cpio --disk $(GUEST)/disk.img \
-		--append 'console=ttyS0 panic=-1 nokaslr refault.run=demo'
+	bin/refault demo --guest $(GUEST)
 
 bench: guest
 	@test/setup bench

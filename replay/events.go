@@ -26,17 +26,31 @@ func toTrace(e *vmm.Event) (traces.Event, error) {
 	return t, nil
 }
 
+// clockMax bounds a clock correction of the log, in nanoseconds: two weeks.
+const clockMax = 1 << 50
+
 // fromTrace decodes an event of the log.
 func fromTrace(t *traces.Event) (*vmm.Event, error) {
 	e := &vmm.Event{Step: t.Step, TimeNs: t.TimeNs, Kind: vmm.EventKind(t.Kind), Data: t.Data, DeltaNs: t.DeltaNs}
-	if e.Kind == vmm.EventFault {
+	bad := func(why string) (*vmm.Event, error) {
+		return nil, fmt.Errorf("at step %d: %s: %w", t.Step, why, traces.ErrDamaged)
+	}
+	switch e.Kind {
+	case vmm.EventConsole, vmm.EventPower:
+	case vmm.EventClock:
+		if t.DeltaNs > clockMax {
+			return bad("a clock correction of years")
+		}
+	case vmm.EventFault:
 		e.Fault, e.Data = new(vmm.Fault), nil
 		if err := bounded.Check(t.Data, 1); err != nil {
-			return nil, fmt.Errorf("fault at step %d: %w: %w", t.Step, err, traces.ErrDamaged)
+			return bad(err.Error())
 		}
 		if err := msgpack.Unmarshal(t.Data, e.Fault); err != nil {
-			return nil, fmt.Errorf("fault at step %d: %v: %w", t.Step, err, traces.ErrDamaged)
+			return bad(err.Error())
 		}
+	default:
+		return bad(fmt.Sprintf("kind %d is unknown", t.Kind))
 	}
 	return e, nil
 }

@@ -18,7 +18,7 @@ func Fork(parent *Player, dir string, from uint64, wrap func(m *vmm.Machine, nex
 		return nil, fmt.Errorf("step %d: the recording %s ends at step %d: %w", from, parent.Dir, parent.End(), ErrBeyond)
 	}
 	if err := parent.restore(max(parent.snaps.Before(from), 0)); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("recording %s: %w", parent.Dir, err)
 	}
 	man := *parent.Manifest
 	m, err := reopen(&man, images)
@@ -32,8 +32,11 @@ func Fork(parent *Player, dir string, from uint64, wrap func(m *vmm.Machine, nex
 			copy(m.RAM.Page(n), p)
 		}
 	}
+	for _, d := range disks(src) {
+		d.Each(func(n uint64, data []byte) { err = errors.Join(err, setCluster(m.Machine, d.Name(), n, data)) })
+	}
 	e := parent.track.entry()
-	if err := restoreDevices(m.Machine, &e); err != nil {
+	if err := errors.Join(err, restoreDevices(m.Machine, &e)); err != nil {
 		return nil, errors.Join(err, m.close())
 	}
 	man.Product, man.End = "refault "+Version, nil
@@ -48,18 +51,22 @@ func Fork(parent *Player, dir string, from uint64, wrap func(m *vmm.Machine, nex
 	s := &script{events: parent.script.events}
 	s.seek(m.Step())
 	r.start(wrap(m.Machine, s))
-	if err := r.past(parent); err != nil {
-		return nil, errors.Join(err, r.Close())
+	if err := r.past(parent, s.next); err != nil {
+		return nil, r.abandon(err)
 	}
 	if err := r.begin(); err != nil {
-		return nil, errors.Join(err, r.Close())
+		return nil, r.abandon(err)
 	}
 	return r, nil
 }
 
-// past copies the parent's marks and console output up to the fork.
-func (r *Recorder) past(parent *Player) error {
+// past copies what the parent logged before the fork: events, marks and console output.
+func (r *Recorder) past(parent *Player, events int) error {
 	step := r.m.Step()
+	for _, e := range parent.script.events[:events] {
+		r.pending = e
+		r.log()
+	}
 	for i := range parent.marks {
 		if parent.marks[i].Step < step {
 			if err := r.marks.Add(parent.marks[i].Step, &parent.marks[i]); err != nil {
@@ -71,8 +78,8 @@ func (r *Recorder) past(parent *Player) error {
 	if out > uint64(len(parent.console)) {
 		return fmt.Errorf("%s is shorter than its snapshots say: %w", traces.FileConsole, traces.ErrDamaged)
 	}
-	_, err := r.console.Write(parent.console[:out])
-	return err
+	r.say(parent.console[:out])
+	return r.err
 }
 
 func isZero(p []byte) bool {

@@ -10,6 +10,9 @@ import (
 // tenth of a millisecond of virtual time.
 const pollEvery = 100_000
 
+// typedMax bounds the size in bytes of one event of console input; the rest makes more of them.
+const typedMax = 64 << 10
+
 // correctAfterNs is how far virtual time may fall behind the host's clock before a correction is logged.
 const correctAfterNs = 2_000_000
 
@@ -80,8 +83,9 @@ func (l *Live) Take(step, timeNs uint64) *vmm.Event {
 	if len(l.typed) == 0 {
 		return nil
 	}
-	e := &vmm.Event{Step: step, TimeNs: timeNs, Kind: vmm.EventConsole, Data: l.typed}
-	l.typed = nil
+	n := min(len(l.typed), typedMax)
+	e := &vmm.Event{Step: step, TimeNs: timeNs, Kind: vmm.EventConsole, Data: l.typed[:n:n]}
+	l.typed = l.typed[n:]
 	return e
 }
 
@@ -93,10 +97,11 @@ func (l *Live) Horizon(step uint64) uint64 {
 	return step + pollEvery
 }
 
-// Idle implements vmm.Inputs.
+// Idle implements vmm.Inputs. When it was woken, time has passed, be it a
+// nanosecond: what it was woken for gets a position of its own.
 func (l *Live) Idle(_, timeNs, until uint64) uint64 {
 	if len(l.typed) > 0 {
-		return timeNs
+		return timeNs + 1
 	}
 	if !l.host && until != vmm.Never {
 		return until
@@ -122,7 +127,7 @@ func (l *Live) Idle(_, timeNs, until uint64) uint64 {
 	case <-l.wake:
 	}
 	if !l.host {
-		return timeNs
+		return timeNs + 1
 	}
-	return min(max(l.hostNs(timeNs), timeNs), until)
+	return min(max(l.hostNs(timeNs), timeNs+1), until)
 }

@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"sort"
 
 	"refault/snapshot"
 	"refault/traces"
 	"refault/vmm"
-	"refault/vmm/dev/disk"
 )
 
 // ErrBeyond reports a step that a recording does not have.
@@ -35,78 +32,6 @@ type Player struct {
 	compared int    // marks
 	diverged *Divergence
 	live     bool // the machine is at a position of the recording
-}
-
-// Open opens a recording. images are the disks that are in no file, as in Setup.
-func Open(dir string, images ...disk.Image) (*Player, error) {
-	p, err := open(dir, images)
-	if err != nil && !errors.Is(err, traces.ErrNotRecording) {
-		return nil, fmt.Errorf("recording %s: %w", dir, err)
-	}
-	return p, err
-}
-
-func open(dir string, images []disk.Image) (p *Player, err error) {
-	man, err := traces.ReadManifest(dir)
-	if err != nil {
-		return nil, err
-	}
-	p = &Player{Dir: dir, Manifest: man, script: &script{}}
-	events, err := readAll[traces.Event](dir, traces.FileEvents)
-	if err != nil {
-		return nil, err
-	}
-	if p.marks, err = readAll[traces.Mark](dir, traces.FileMarks); err != nil {
-		return nil, err
-	}
-	if len(p.marks) == 0 {
-		return nil, fmt.Errorf("its recorder was killed before the first mark; nothing can be played: %w", traces.ErrDamaged)
-	}
-	for i := range events {
-		e, err := fromTrace(&events[i])
-		if err != nil {
-			return nil, err
-		}
-		if i > 0 && e.Step < events[i-1].Step {
-			return nil, fmt.Errorf("%s: event %d is out of order: %w", traces.FileEvents, i, traces.ErrDamaged)
-		}
-		p.script.events = append(p.script.events, e)
-	}
-	for i := range p.marks {
-		if len(p.marks[i].Devices) != len(man.Devices) || i > 0 && p.marks[i].Step < p.marks[i-1].Step {
-			return nil, fmt.Errorf("%s: mark %d contradicts the manifest: %w", traces.FileMarks, i, traces.ErrDamaged)
-		}
-	}
-	if p.console, err = os.ReadFile(filepath.Join(dir, traces.FileConsole)); err != nil {
-		return nil, err
-	}
-	if want := p.last().ConsoleBytes; uint64(len(p.console)) < want {
-		return nil, fmt.Errorf("%s has %d bytes, its last mark says %d: %w", traces.FileConsole, len(p.console), want, traces.ErrDamaged)
-	}
-	p.console = p.console[:p.last().ConsoleBytes]
-	if p.m, err = reopen(man, images); err != nil {
-		return nil, err
-	}
-	if p.snaps, err = snapshot.OpenReader(dir, p.m.RAM.Pages()); err != nil {
-		return nil, errors.Join(err, p.m.close())
-	}
-	if len(p.snaps.Steps()) == 0 {
-		return nil, errors.Join(fmt.Errorf("it has no snapshot to start from: %w", traces.ErrDamaged), p.Close())
-	}
-	p.track = newTracker(p.m.Machine)
-	p.track.onDirty = p.snaps.Changed
-	p.m.SetInputs(p.script)
-	p.m.Console = p.output
-	return p, nil
-}
-
-func readAll[T any](dir, name string) ([]T, error) {
-	r, err := traces.OpenBlocks(filepath.Join(dir, name))
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	return traces.ReadRecords[T](r)
 }
 
 func (p *Player) last() *traces.Mark { return &p.marks[len(p.marks)-1] }
@@ -133,7 +58,7 @@ func (p *Player) Snapshots() *snapshot.Reader { return p.snaps }
 func (p *Player) RecordedConsole() []byte { return p.console }
 
 // Complete reports whether the recorder finished; otherwise the recording ends at its last mark.
-func (p *Player) Complete() bool { return p.Manifest.End != nil && p.Manifest.End.Step == p.End() }
+func (p *Player) Complete() bool { return p.last().End != "" }
 
 // output compares what the guest says with what it said.
 func (p *Player) output(b byte) {
@@ -155,11 +80,14 @@ func (p *Player) restore(i int) error {
 	p.live = false
 	p.track.collect()
 	ram := p.m.RAM
+	clearDisks(p.m.Machine)
 	e, err := p.snaps.Restore(i, func(page int, content []byte) {
 		if !bytes.Equal(ram.Page(page), content) {
 			ram.NoteWrite(uint64(page)<<12, len(content))
 			copy(ram.Page(page), content)
 		}
+	}, func(disk string, cluster uint64, content []byte) error {
+		return setCluster(p.m.Machine, disk, cluster, content)
 	})
 	if err != nil {
 		return err
@@ -171,10 +99,17 @@ func (p *Player) restore(i int) error {
 	if err := restoreDevices(p.m.Machine, e); err != nil {
 		return err
 	}
-	p.script.seek(e.Step)
-	p.compared = sort.Search(len(p.marks), func(k int) bool { return p.marks[k].Step >= e.Step })
-	p.live = true
+	p.enter(sort.Search(len(p.script.events), func(k int) bool { return p.script.events[k].Step >= e.Step }),
+		sort.Search(len(p.marks), func(k int) bool {
+			return p.marks[k].Step > e.Step || p.marks[k].Step == e.Step && p.marks[k].TimeNs >= e.TimeNs
+		}))
 	return nil
+}
+
+// enter makes the Player go on from where the machine was put: at the next event and the next mark to compare.
+func (p *Player) enter(event, mark int) {
+	p.script.next, p.compared, p.diverged, p.live = event, mark, nil, true
+	p.m.Entered()
 }
 
 // Seek puts the machine at a step, from the nearest snapshot before it or from where it is.
@@ -219,9 +154,6 @@ func (p *Player) RunTo(step uint64) error {
 		if err != nil {
 			return err
 		}
-		if err := p.m.Err(); err != nil {
-			return err
-		}
 		if why != vmm.Running && p.m.Step() < next {
 			p.live = false
 			return &Divergence{Step: p.m.Step(), Field: "the machine", Want: "running", Got: "stopped: " + why.String()}
@@ -229,13 +161,12 @@ func (p *Player) RunTo(step uint64) error {
 	}
 }
 
-// compare checks the machine against a mark at its position. The last mark of a
-// run is taken after the machine stopped, at the same step and later in time.
+// compare checks the machine against a mark at its position.
 func (p *Player) compare(want *traces.Mark) error {
 	if want.Step < p.m.Step() {
 		return nil // the machine was put beyond it
 	}
-	if want == p.last() {
+	if want.End != "" {
 		if err := p.finish(want); err != nil {
 			return err
 		}
@@ -254,17 +185,13 @@ func (p *Player) compare(want *traces.Mark) error {
 // finish lets the machine do what it still did at its last step: while it is
 // halted, time passes and events come, and no instruction retires.
 func (p *Player) finish(want *traces.Mark) error {
-	end := p.Manifest.End
-	if why, _ := p.m.Stopped(); end == nil || why != vmm.Running {
-		return nil
-	}
-	switch end.Reason {
+	switch want.End {
 	case ReasonMaxSteps:
 		return nil
 	case ReasonInterrupted:
 		return p.m.RunIdle(want.TimeNs)
 	}
-	return p.m.RunIdle(vmm.Never)
+	return p.m.RunOut(want.TimeNs)
 }
 
 // Verify plays the whole recording and compares all of it.
@@ -291,7 +218,7 @@ func (p *Player) TakeSnapshot() (bool, error) {
 	if i := p.snaps.Before(at); i >= 0 && p.snaps.Steps()[i] == at {
 		return false, nil
 	}
-	if err := snapshot.Append(p.Dir, p.track.entry(), p.m.RAM); err != nil {
+	if err := snapshot.Append(p.Dir, p.track.entry(), p.m.RAM, disks(p.m.Machine)); err != nil {
 		return false, err
 	}
 	r, err := snapshot.OpenReader(p.Dir, p.m.RAM.Pages())
@@ -319,17 +246,31 @@ func (p *Player) StepAtTime(timeNs uint64) uint64 {
 type Checkpoint struct {
 	entry    snapshot.Entry
 	ram      []byte
+	disks    []checkpointCluster
 	event    int
 	compared int
 }
 
+type checkpointCluster struct {
+	disk  string
+	index uint64
+	data  []byte
+}
+
 // Checkpoint remembers the current position.
 func (p *Player) Checkpoint() *Checkpoint {
-	return &Checkpoint{entry: p.track.entry(), ram: bytes.Clone(p.m.RAM.Data()), event: p.script.next, compared: p.compared}
+	c := &Checkpoint{entry: p.track.entry(), ram: bytes.Clone(p.m.RAM.Data()), event: p.script.next, compared: p.compared}
+	for _, d := range disks(p.m.Machine) {
+		d.Each(func(n uint64, data []byte) {
+			c.disks = append(c.disks, checkpointCluster{d.Name(), n, bytes.Clone(data)})
+		})
+	}
+	return c
 }
 
 // Rollback goes back to a checkpoint.
 func (p *Player) Rollback(c *Checkpoint) error {
+	p.live = false
 	ram := p.m.RAM
 	for n := range ram.Pages() {
 		if old := c.ram[n<<12 : (n+1)<<12]; !bytes.Equal(ram.Page(n), old) {
@@ -337,9 +278,15 @@ func (p *Player) Rollback(c *Checkpoint) error {
 			copy(ram.Page(n), old)
 		}
 	}
+	clearDisks(p.m.Machine)
+	for _, d := range c.disks {
+		if err := setCluster(p.m.Machine, d.disk, d.index, d.data); err != nil {
+			return err
+		}
+	}
 	if err := restoreDevices(p.m.Machine, &c.entry); err != nil {
 		return err
 	}
-	p.script.next, p.compared, p.live = c.event, c.compared, true
+	p.enter(c.event, c.compared)
 	return nil
 }

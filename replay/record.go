@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/zeebo/xxh3"
+
 	"refault/snapshot"
 	"refault/traces"
 	"refault/vmm"
@@ -47,6 +49,7 @@ const (
 // Recorder runs a machine and writes its recording.
 type Recorder struct {
 	dir     string
+	lock    *os.File
 	m       *machine
 	man     *traces.Manifest
 	opt     Options
@@ -56,9 +59,11 @@ type Recorder struct {
 	snaps   *snapshot.Writer
 	console *bufio.Writer
 	file    *os.File
-	pending *vmm.Event // taken, and not yet in the log: applying it fills in what it replaced
+	said    *xxh3.Hasher // what went to console.log
+	pending *vmm.Event   // taken, and not yet in the log: applying it fills in what it replaced
+	logged  uint64       // events
 	inner   vmm.Inputs
-	err     error
+	err     error // the first; nothing is written after it
 }
 
 // NewRecorder starts the recording of a new run in directory dir, which must not exist.
@@ -73,9 +78,26 @@ func NewRecorder(dir string, s *Setup, in func(m *vmm.Machine) vmm.Inputs, opt O
 	}
 	r.start(in(m.Machine))
 	if err := r.begin(); err != nil {
-		return nil, errors.Join(err, r.Close())
+		return nil, r.abandon(err)
 	}
 	return r, nil
+}
+
+// abandon removes a recording of which nothing can be played, and frees the machine.
+func (r *Recorder) abandon(err error) error {
+	r.err = err
+	r.Close()
+	removeFiles(r.dir)
+	return err
+}
+
+// removeFiles removes the files of a recording, and its directory if nothing else is there.
+func removeFiles(dir string) {
+	for _, name := range []string{traces.FileFormat, traces.FileManifest, traces.FileEvents, traces.FileMarks,
+		traces.FilePages, traces.FileSnapshots, traces.FileConsole} {
+		os.Remove(filepath.Join(dir, name))
+	}
+	os.Remove(dir)
 }
 
 // newRecorder makes the files.
@@ -88,15 +110,19 @@ func newRecorder(dir string, m *machine, man *traces.Manifest, opt Options) (r *
 		}
 		return nil, err
 	}
-	r = &Recorder{dir: dir, m: m, man: man, opt: opt, track: newTracker(m.Machine)}
-	defer func() {
-		if err != nil {
-			r.closeFiles()
-		}
-	}()
-	if err := traces.WriteFormat(dir); err != nil {
+	lock, err := newFormat(dir)
+	if err != nil {
+		removeFiles(dir)
 		return nil, err
 	}
+	r = &Recorder{dir: dir, lock: lock, m: m, man: man, opt: opt, track: newTracker(m.Machine), said: xxh3.New()}
+	defer func() {
+		if err != nil {
+			r.err = err
+			r.closeFiles()
+			removeFiles(dir)
+		}
+	}()
 	if err := traces.WriteManifest(dir, man); err != nil {
 		return nil, err
 	}
@@ -120,16 +146,30 @@ func newRecorder(dir string, m *machine, man *traces.Manifest, opt Options) (r *
 	return r, nil
 }
 
+// newFormat writes FORMAT and locks the recording.
+func newFormat(dir string) (*os.File, error) {
+	if err := traces.WriteFormat(dir); err != nil {
+		return nil, err
+	}
+	return traces.Lock(dir)
+}
+
 // start puts the recorder between the machine and its inputs.
 func (r *Recorder) start(in vmm.Inputs) {
 	r.inner = in
 	r.m.SetInputs(r)
 	r.m.Console = func(b byte) {
-		r.console.WriteByte(b)
+		r.say([]byte{b})
 		if r.opt.Console != nil {
 			r.opt.Console(b)
 		}
 	}
+}
+
+// say adds to console.log. An error of the writer comes back when it is flushed.
+func (r *Recorder) say(b []byte) {
+	r.console.Write(b)
+	r.said.Write(b)
 }
 
 // begin writes the first snapshot and the first mark.
@@ -137,7 +177,7 @@ func (r *Recorder) begin() error {
 	if err := r.snapshot(); err != nil {
 		return err
 	}
-	return r.mark()
+	return r.mark("")
 }
 
 // Machine returns the machine that is being recorded.
@@ -170,6 +210,7 @@ func (r *Recorder) log() {
 		err = r.events.Add(t.Step, &t)
 	}
 	r.pending = nil
+	r.logged++
 	r.fail(err)
 }
 
@@ -180,13 +221,18 @@ func (r *Recorder) fail(err error) {
 	}
 }
 
-// mark writes the hash of the state, after everything that it vouches for.
-func (r *Recorder) mark() error {
+// mark writes the hash of the state, after everything that it vouches for. end is the
+// reason where this is the recording's end.
+func (r *Recorder) mark(end string) error {
 	r.log()
 	mk := r.track.mark()
 	if r.err != nil {
 		return r.err
 	}
+	if err := r.snaps.Err(); err != nil {
+		return err
+	}
+	mk.EventCount, mk.ConsoleHash, mk.End = r.logged, r.said.Sum64(), end
 	if err := r.events.Flush(); err != nil {
 		return err
 	}
@@ -196,16 +242,19 @@ func (r *Recorder) mark() error {
 	if err := r.marks.Add(mk.Step, &mk); err != nil {
 		return err
 	}
+	if err := r.marks.Flush(); err != nil {
+		return err
+	}
 	if r.opt.Progress != nil {
 		r.opt.Progress(mk.Step, mk.TimeNs)
 	}
-	return r.marks.Flush()
+	return nil
 }
 
 func (r *Recorder) snapshot() error {
 	r.track.collect()
 	changed := r.track.changed
-	err := r.snaps.Take(r.track.entry(), r.m.RAM, func(p int) bool { return changed[p] })
+	err := r.snaps.Take(r.track.entry(), r.m.RAM, func(p int) bool { return changed[p] }, disks(r.m.Machine))
 	clear(changed)
 	return err
 }
@@ -219,24 +268,34 @@ func nextMultiple(step, every uint64) uint64 {
 }
 
 // Run runs the machine to its end, or to Options.MaxSteps, or until Interrupt is
-// called, and completes the recording.
+// called, and completes the recording. After an error what was written up to then
+// is a recording that ends at its last mark.
 func (r *Recorder) Run() (*traces.End, error) {
+	end, err := r.run()
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+	return end, err
+}
+
+func (r *Recorder) run() (*traces.End, error) {
 	for {
+		if r.err != nil {
+			return nil, r.err
+		}
 		step := r.m.Step()
 		next := min(nextMultiple(step, r.opt.MarkEvery), nextMultiple(step, r.opt.SnapshotEvery), r.opt.MaxSteps)
 		why, err := r.m.Run(next)
 		if r.err != nil {
 			return nil, r.err
 		}
-		if e := r.m.Err(); e != nil && err == nil {
-			err = e
-		}
 		at := r.m.Step()
 		switch {
-		case err != nil && !errors.Is(err, vmm.ErrInterrupted):
-			return nil, errors.Join(err, r.mark())
 		case errors.Is(err, vmm.ErrInterrupted):
 			return r.end(ReasonInterrupted)
+		case err != nil:
+			r.pending = nil // it did not happen
+			return nil, err
 		case why != vmm.Running:
 			return r.end(why.String())
 		case at >= r.opt.MaxSteps:
@@ -248,7 +307,7 @@ func (r *Recorder) Run() (*traces.End, error) {
 			}
 		}
 		if at%r.opt.MarkEvery == 0 {
-			if err := r.mark(); err != nil {
+			if err := r.mark(""); err != nil {
 				return nil, err
 			}
 		}
@@ -257,7 +316,10 @@ func (r *Recorder) Run() (*traces.End, error) {
 
 // end writes the last mark, and the manifest with the outcome.
 func (r *Recorder) end(reason string) (*traces.End, error) {
-	if err := r.mark(); err != nil {
+	if err := r.mark(reason); err != nil {
+		return nil, err
+	}
+	if err := r.snaps.Sync(); err != nil {
 		return nil, err
 	}
 	_, status := r.m.Stopped()
@@ -265,22 +327,42 @@ func (r *Recorder) end(reason string) (*traces.End, error) {
 	return r.man.End, traces.WriteManifest(r.dir, r.man)
 }
 
-// Close closes the recording and the machine.
-func (r *Recorder) Close() error { return errors.Join(r.closeFiles(), r.m.close()) }
+// Close closes the recording and the machine. An error that Run returned is not returned again.
+func (r *Recorder) Close() error {
+	err := r.closeFiles()
+	if r.err != nil {
+		err = nil
+	}
+	return errors.Join(err, r.m.close())
+}
 
+// closeFiles closes the files; after an error, without writing what waits.
 func (r *Recorder) closeFiles() error {
 	var errs []error
+	failed := r.err != nil
 	if r.events != nil {
-		errs = append(errs, r.events.Close())
+		if failed {
+			r.events.Abandon()
+		} else {
+			errs = append(errs, r.events.Close())
+		}
 	}
 	if r.marks != nil {
-		errs = append(errs, r.marks.Close())
+		if failed {
+			r.marks.Abandon()
+		} else {
+			errs = append(errs, r.marks.Close())
+		}
 	}
 	if r.snaps != nil {
 		errs = append(errs, r.snaps.Close())
 	}
 	if r.console != nil {
-		errs = append(errs, r.console.Flush(), r.file.Close())
+		if !failed {
+			errs = append(errs, r.console.Flush())
+		}
+		errs = append(errs, r.file.Close())
 	}
+	r.lock.Close()
 	return errors.Join(errs...)
 }

@@ -7,6 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"refault/traces"
 	"refault/vmm"
@@ -53,31 +57,64 @@ func (m *machine) close() error {
 	return errors.Join(errs...)
 }
 
-// fileOf describes a file of the host.
+// fileOf describes a file of the host and returns its content.
 func fileOf(path string) (*traces.File, []byte, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, nil, err
-	}
 	f, err := statFile(path)
 	if err != nil {
 		return nil, nil, err
 	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, err
+	}
 	sum := sha256.Sum256(b)
-	f.SHA256 = hex.EncodeToString(sum[:])
+	f.Size, f.SHA256 = int64(len(b)), hex.EncodeToString(sum[:])
 	return f, b, nil
 }
 
+// settledNs is how old a file's last change must be for its time to tell it from a
+// later one: the clock that stamps inodes ticks slowly.
+const settledNs = 1_000_000_000
+
+// statFile describes a file of the host without looking at its content.
 func statFile(path string) (*traces.File, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
-	st, err := os.Stat(abs)
-	if err != nil {
-		return nil, err
+	var st unix.Stat_t
+	if err := unix.Stat(abs, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return &traces.File{Path: abs, Size: st.Size(), ModTimeNs: st.ModTime().UnixNano()}, nil
+	f := &traces.File{Path: abs, Size: st.Size}
+	// A block device's inode does not change when its content does.
+	if c := st.Ctim.Nano(); st.Mode&unix.S_IFMT == unix.S_IFREG && time.Now().UnixNano()-c > settledNs {
+		f.ChangeTimeNs = c
+	}
+	return f, nil
+}
+
+// hashImage completes the description of a disk image.
+func hashImage(f *traces.File, img disk.Image) error {
+	sum, err := disk.SHA256(img)
+	f.Size, f.SHA256 = img.Size(), hex.EncodeToString(sum[:])
+	return err
+}
+
+// ErrMemory reports a machine with more memory than the host has.
+var ErrMemory = errors.New("more memory than the host has; give the machine less with --memory")
+
+// checkMemory refuses memory that the host could not hold: it is mapped without
+// reserving it, and the host would notice only when the guest uses it.
+func checkMemory(size uint64) error {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return nil // then the host decides when the guest uses it
+	}
+	if have := (uint64(info.Totalram) + uint64(info.Totalswap)) * uint64(info.Unit); size > have {
+		return fmt.Errorf("a machine with %d MiB, on a host with %d MiB: %w", size>>20, have>>20, ErrMemory)
+	}
+	return nil
 }
 
 // build makes the machine that a setup describes, with its kernel loaded, and the manifest that describes it.
@@ -106,14 +143,13 @@ func build(s *Setup) (*machine, *traces.Manifest, error) {
 		}
 		man.Disks = append(man.Disks, *f)
 	}
-	m, err := newMachine(man, s.DiskImages, func(i int, f *disk.File) error {
-		sum, err := disk.SHA256(f)
-		if err != nil {
-			return err
+	for _, img := range s.DiskImages {
+		man.Images = append(man.Images, traces.File{})
+		if err := hashImage(&man.Images[len(man.Images)-1], img); err != nil {
+			return nil, nil, fmt.Errorf("disk: %w", err)
 		}
-		man.Disks[i].SHA256 = hex.EncodeToString(sum[:])
-		return nil
-	})
+	}
+	m, err := newMachine(man, s.DiskImages, func(i int, f *disk.File) error { return hashImage(&man.Disks[i], f) })
 	if err != nil {
 		return nil, nil, err
 	}
@@ -130,8 +166,11 @@ func build(s *Setup) (*machine, *traces.Manifest, error) {
 	return m, man, nil
 }
 
-// newMachine makes a machine in its power-on state. check looks at each disk.
+// newMachine makes a machine in its power-on state. check looks at each disk that is in a file.
 func newMachine(man *traces.Manifest, images []disk.Image, check func(i int, f *disk.File) error) (*machine, error) {
+	if err := checkMemory(man.MemoryBytes); err != nil {
+		return nil, err
+	}
 	m := &machine{}
 	fail := func(err error) (*machine, error) {
 		for _, f := range m.files {
@@ -150,11 +189,11 @@ func newMachine(man *traces.Manifest, images []disk.Image, check func(i int, f *
 	for i, d := range man.Disks {
 		f, err := disk.Open(d.Path)
 		if err != nil {
-			return fail(fmt.Errorf("disk %s: %w", d.Path, err))
+			return fail(err)
 		}
 		m.files = append(m.files, f)
 		if err := check(i, f); err != nil {
-			return fail(fmt.Errorf("disk %s: %w", d.Path, err))
+			return fail(err)
 		}
 		if err := add(f); err != nil {
 			return fail(fmt.Errorf("disk %s: %w", d.Path, err))
@@ -172,75 +211,83 @@ func newMachine(man *traces.Manifest, images []disk.Image, check func(i int, f *
 	return m, nil
 }
 
-// checkFile compares a file with what the manifest says of it.
-func checkFile(what string, f *traces.File, hash func() (string, error)) error {
-	now, err := statFile(f.Path)
-	if err != nil {
-		return fmt.Errorf("%s of the recording: %w", what, err)
-	}
-	if now.Size == f.Size && now.ModTimeNs == f.ModTimeNs {
+// checkFile compares what is there now with what the manifest says.
+func checkFile(what string, now, recorded *traces.File) error {
+	if now.Size == recorded.Size && now.SHA256 == recorded.SHA256 {
 		return nil
 	}
-	if now.Size != f.Size {
-		return fmt.Errorf("%s %s has %d bytes, recorded were %d: %w", what, f.Path, now.Size, f.Size, ErrChanged)
+	if recorded.Path != "" {
+		what += " " + recorded.Path
 	}
-	sum, err := hash()
-	if err != nil {
-		return fmt.Errorf("%s %s: %w", what, f.Path, err)
-	}
-	if sum != f.SHA256 {
-		return fmt.Errorf("%s %s has SHA-256 %s, recorded was %s: %w", what, f.Path, sum, f.SHA256, ErrChanged)
-	}
-	return nil
+	return fmt.Errorf("%s has %d bytes and SHA-256 %s, recorded were %d bytes and SHA-256 %s: %w",
+		what, now.Size, now.SHA256, recorded.Size, recorded.SHA256, ErrChanged)
+}
+
+// untouched tells whether a file's inode says that nobody touched it since the recording.
+func untouched(f *traces.File) bool {
+	now, err := statFile(f.Path)
+	return err == nil && f.ChangeTimeNs != 0 && now.ChangeTimeNs == f.ChangeTimeNs && now.Size == f.Size
 }
 
 // reopen makes the machine of a recording, in its power-on state.
 func reopen(man *traces.Manifest, images []disk.Image) (*machine, error) {
 	if man.Machine != vmm.Model || man.CPUModel != x86.CPUModel {
-		return nil, fmt.Errorf("it was recorded on machine %s with processor %s; this program has %s with %s: %w",
+		return nil, fmt.Errorf("it was recorded on machine %.40q with processor %.40q; this program has %q with %q; use the program that recorded it: %w",
 			man.Machine, man.CPUModel, vmm.Model, x86.CPUModel, traces.ErrFormat)
 	}
-	// The kernel and the initrd are in the first snapshot; their files need not
-	// exist any more, but one that says something else would mislead.
-	for what, f := range map[string]*traces.File{"kernel": man.Kernel, "initrd": man.Initrd} {
-		if f == nil {
-			continue
+	if err := checkKernel("kernel", man.Kernel); err != nil {
+		return nil, err
+	}
+	if err := checkKernel("initrd", man.Initrd); err != nil {
+		return nil, err
+	}
+	if len(images) != len(man.Images) {
+		return nil, fmt.Errorf("it was recorded with %d built-in disks, and there are %d: %w", len(man.Images), len(images), ErrChanged)
+	}
+	for i, img := range images {
+		var now traces.File
+		if err := hashImage(&now, img); err != nil {
+			return nil, err
 		}
-		if _, err := os.Stat(f.Path); errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if err := checkFile(what, f, func() (string, error) {
-			x, _, err := fileOf(f.Path)
-			if err != nil {
-				return "", err
-			}
-			return x.SHA256, nil
-		}); err != nil {
+		if err := checkFile(fmt.Sprintf("built-in disk %d", i), &now, &man.Images[i]); err != nil {
 			return nil, err
 		}
 	}
-	for i := range man.Disks {
+	m, err := newMachine(man, images, func(i int, f *disk.File) error {
 		d := &man.Disks[i]
-		if err := checkFile("disk", d, func() (string, error) {
-			f, err := disk.Open(d.Path)
-			if err != nil {
-				return "", err
-			}
-			defer f.Close()
-			sum, err := disk.SHA256(f)
-			return hex.EncodeToString(sum[:]), err
-		}); err != nil {
-			return nil, err
+		if untouched(d) {
+			return nil
 		}
-	}
-	m, err := newMachine(man, images, func(int, *disk.File) error { return nil })
+		var now traces.File
+		if err := hashImage(&now, f); err != nil {
+			return fmt.Errorf("disk %s: %w", d.Path, err)
+		}
+		return checkFile("disk", &now, d)
+	})
 	if err != nil {
 		return nil, err
 	}
-	for i, d := range m.Devices() {
-		if i >= len(man.Devices) || man.Devices[i] != d.Name() {
-			return nil, errors.Join(fmt.Errorf("manifest: device %d is not %q: %w", i, d.Name(), traces.ErrDamaged), m.close())
-		}
+	names := make([]string, 0, len(m.Devices()))
+	for _, d := range m.Devices() {
+		names = append(names, d.Name())
+	}
+	if !slices.Equal(names, man.Devices) {
+		return nil, errors.Join(fmt.Errorf("%s: it lists other devices than this machine has: %w", traces.FileManifest, traces.ErrDamaged), m.close())
 	}
 	return m, nil
+}
+
+// checkKernel compares a kernel or initrd with the manifest. It is in the first
+// snapshot; its file need not exist any more, but one that says something else would mislead.
+func checkKernel(what string, f *traces.File) error {
+	if f == nil || untouched(f) {
+		return nil
+	}
+	now, _, err := fileOf(f.Path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("%s of the recording: %w", what, err)
+	}
+	return checkFile(what, now, f)
 }

@@ -10,6 +10,7 @@ import (
 	"refault/traces"
 	"refault/vmm"
 	"refault/vmm/dev"
+	"refault/vmm/dev/disk"
 )
 
 // tracker follows the state of a machine: its hash, and which pages changed since the last snapshot.
@@ -57,16 +58,49 @@ func hashDevice(d dev.Device) (h traces.Hash) {
 	return h
 }
 
-// entry returns a snapshot of the machine, without its memory.
+// entry returns a snapshot of the machine, without its memory and what is on its disks.
 func (t *tracker) entry() snapshot.Entry {
 	e := snapshot.Entry{Step: t.m.Step(), TimeNs: t.m.TimeNs(), ConsoleBytes: t.m.Out()}
 	for _, d := range t.m.Devices() {
-		e.Blobs = append(e.Blobs, snapshot.Blob{Name: d.Name(), Data: dev.Encode(d)})
+		b := snapshot.Blob{Name: d.Name()}
+		if _, ok := d.(*disk.Disk); !ok {
+			b.Data = dev.Encode(d)
+		}
+		e.Blobs = append(e.Blobs, b)
 	}
 	return e
 }
 
-// restoreDevices sets the state of every device from a snapshot.
+// disks returns a machine's disks, by name in the entries of snapshots.
+func disks(m *vmm.Machine) (all []snapshot.Disk) {
+	for _, d := range m.Devices() {
+		if d, ok := d.(*disk.Disk); ok {
+			all = append(all, d)
+		}
+	}
+	return all
+}
+
+// setCluster puts a cluster of a snapshot on a disk.
+func setCluster(m *vmm.Machine, name string, cluster uint64, content []byte) error {
+	for _, d := range m.Devices() {
+		if d, ok := d.(*disk.Disk); ok && d.Name() == name {
+			return d.SetCluster(cluster, content)
+		}
+	}
+	return fmt.Errorf("no disk %.40q in this machine", name)
+}
+
+// clearDisks makes all disks what their images are.
+func clearDisks(m *vmm.Machine) {
+	for _, d := range m.Devices() {
+		if d, ok := d.(*disk.Disk); ok {
+			d.Clear()
+		}
+	}
+}
+
+// restoreDevices sets the state of every device from a snapshot, but what is on disks.
 func restoreDevices(m *vmm.Machine, e *snapshot.Entry) error {
 	ds := m.Devices()
 	if len(ds) != len(e.Blobs) {
@@ -75,6 +109,9 @@ func restoreDevices(m *vmm.Machine, e *snapshot.Entry) error {
 	for i, d := range ds {
 		if e.Blobs[i].Name != d.Name() {
 			return fmt.Errorf("snapshot at step %d: device %d is %q, in this machine %q: %w", e.Step, i, e.Blobs[i].Name, d.Name(), traces.ErrDamaged)
+		}
+		if _, ok := d.(*disk.Disk); ok {
+			continue
 		}
 		if err := dev.Decode(d, e.Blobs[i].Data); err != nil {
 			return fmt.Errorf("snapshot at step %d: %w: %w", e.Step, err, traces.ErrDamaged)

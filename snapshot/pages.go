@@ -66,8 +66,9 @@ func OpenStore(dir string) (*Store, error) {
 	}
 	s := &Store{r: r, next: 1, cached: -1}
 	for _, b := range r.Blocks {
-		if b.Raw != b.Records*mem.PageSize || b.Records > pagesPerBlock {
-			return nil, fmt.Errorf("%s: a block of %d pages in %d bytes: %w", traces.FilePages, b.Records, b.Raw, traces.ErrDamaged)
+		if b.Raw != b.Records*mem.PageSize || b.Records == 0 || b.Records > pagesPerBlock || b.First != uint64(s.next) || s.next+b.Records < s.next {
+			r.Close()
+			return nil, fmt.Errorf("%s: the block at byte %d has %d pages from page %d on, in %d bytes: %w", traces.FilePages, b.Offset, b.Records, b.First, b.Raw, traces.ErrDamaged)
 		}
 		s.first = append(s.first, s.next)
 		s.next += b.Records
@@ -83,6 +84,9 @@ func (s *Store) Put(page []byte) (uint32, error) {
 	key := sha256.Sum256(page)
 	if id, ok := s.ids[key]; ok {
 		return id, nil
+	}
+	if s.next == asImage {
+		return 0, fmt.Errorf("%s: %d pages: %w", traces.FilePages, s.next, traces.ErrTooLarge)
 	}
 	id := s.next
 	s.next++
@@ -101,9 +105,12 @@ func (s *Store) Flush() error {
 		return nil
 	}
 	_, err := s.w.Write(s.buf, n, uint64(s.base), uint64(s.base)+uint64(n)-1)
+	if err != nil {
+		return err
+	}
 	s.base += uint32(n)
 	s.buf = s.buf[:0]
-	return err
+	return nil
 }
 
 // Get returns the page with an identifier; it is good until the next Get.
@@ -147,3 +154,6 @@ func (s *Store) Close() error {
 	}
 	return s.r.Close()
 }
+
+// abandon closes a store that could not be written.
+func (s *Store) abandon() { s.w.Close() }

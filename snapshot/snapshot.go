@@ -4,19 +4,20 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sort"
 
 	"refault/traces"
 	"refault/vmm/mem"
 )
 
-// fullEvery is how many incremental snapshots may follow a full one.
+// fullEvery is how many snapshots there are from one full one to the next.
 const fullEvery = 16
 
 // Blob is the encoded state of one device.
 type Blob struct {
 	Name string
-	Data []byte
+	Data []byte // empty for a disk, whose state is in Entry.Disks
 }
 
 // Entry is one snapshot, as it is stored.
@@ -25,12 +26,27 @@ type Entry struct {
 	TimeNs       uint64
 	ConsoleBytes uint64
 	Full         bool
-	Blobs        []Blob
-	// Page n of memory has the content IDs[i] where Numbers[i] is n. Pages that are not
+	// StorePages is how many pages the store held when the entry was written: it names none beyond.
+	StorePages uint32
+	Blobs      []Blob
+	// Page Numbers[i] of memory has the content IDs[i]. Pages that are not
 	// listed are as in the snapshot before; in a full one, zero.
 	Numbers []uint32
 	IDs     []uint32
+	Disks   []DiskEntry
 }
+
+// DiskEntry is what was written to a disk.
+type DiskEntry struct {
+	Name string
+	// Cluster Numbers[i] has the content IDs[i], or where that is asImage what the image has.
+	// Clusters that are not listed are as in the snapshot before; in a full one, as in the image.
+	Numbers []uint64
+	IDs     []uint32
+}
+
+// asImage is the identifier of what a disk's image has.
+const asImage = 1<<32 - 1
 
 // Memory is a memory that can be snapshotted. *mem.RAM implements it.
 type Memory interface {
@@ -38,81 +54,16 @@ type Memory interface {
 	Page(n int) []byte
 }
 
+// Disk is a disk that can be snapshotted. *disk.Disk implements it.
+type Disk interface {
+	Name() string
+	// Each visits every cluster that differs from the image; ClearDirty those that
+	// changed since it was last called, with nil for one that is as in the image again.
+	Each(visit func(index uint64, data []byte))
+	ClearDirty(visit func(index uint64, data []byte))
+}
+
 var _ Memory = (*mem.RAM)(nil)
-
-// Writer takes snapshots of one machine, in ascending order of position.
-type Writer struct {
-	store *Store
-	w     *traces.RecordWriter[Entry]
-	ids   []uint32 // of every page, at the snapshot before
-	since int
-}
-
-// CreateWriter makes the store and the list of snapshots in a recording's directory.
-func CreateWriter(dir string, pages int) (*Writer, error) {
-	st, err := CreateStore(dir)
-	if err != nil {
-		return nil, err
-	}
-	b, err := traces.CreateBlocks(filepath.Join(dir, traces.FileSnapshots))
-	if err != nil {
-		return nil, errors.Join(err, st.Close())
-	}
-	return &Writer{store: st, w: traces.NewRecordWriter[Entry](b), ids: make([]uint32, pages)}, nil
-}
-
-// Take stores a snapshot. changed reports whether a page may differ from the
-// snapshot before; nil means that any may.
-func (w *Writer) Take(e Entry, m Memory, changed func(page int) bool) error {
-	e.Full = w.since == 0
-	e.Numbers, e.IDs = nil, nil
-	for n := range m.Pages() {
-		id := w.ids[n]
-		if changed == nil || changed(n) {
-			var err error
-			if id, err = w.store.Put(m.Page(n)); err != nil {
-				return err
-			}
-		}
-		if id != w.ids[n] || e.Full && id != zeroID {
-			e.Numbers = append(e.Numbers, uint32(n))
-			e.IDs = append(e.IDs, id)
-		}
-		w.ids[n] = id
-	}
-	w.since = (w.since + 1) % fullEvery
-	// The pages come first: an entry must not name what is not there.
-	if err := w.store.Flush(); err != nil {
-		return err
-	}
-	if err := w.w.Add(e.Step, &e); err != nil {
-		return err
-	}
-	return w.w.Flush()
-}
-
-// Close closes both files.
-func (w *Writer) Close() error { return errors.Join(w.store.Close(), w.w.Close()) }
-
-// Append adds one snapshot to the finished recording in dir, at any position. It is a
-// full one, so that it needs none of the others and they do not notice it.
-func Append(dir string, e Entry, m Memory) error {
-	st, err := appendStore(dir)
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(dir, traces.FileSnapshots)
-	r, err := traces.OpenBlocks(path)
-	if err != nil {
-		return errors.Join(err, st.Close())
-	}
-	b, err := traces.AppendBlocks(path, r.End())
-	if err := errors.Join(err, r.Close()); err != nil {
-		return errors.Join(err, st.Close())
-	}
-	w := &Writer{store: st, w: traces.NewRecordWriter[Entry](b), ids: make([]uint32, m.Pages())}
-	return errors.Join(w.Take(e, m, nil), w.Close())
-}
 
 // Reader restores snapshots.
 type Reader struct {
@@ -127,26 +78,51 @@ type Reader struct {
 
 // OpenReader opens the snapshots of a recording whose machine has so many pages.
 func OpenReader(dir string, pages int) (*Reader, error) {
-	st, err := OpenStore(dir)
+	// In the reverse of the order in which a writer writes, which may be at work.
+	b, err := traces.OpenBlocks(filepath.Join(dir, traces.FileSnapshots))
 	if err != nil {
 		return nil, err
 	}
-	b, err := traces.OpenBlocks(filepath.Join(dir, traces.FileSnapshots))
+	st, err := OpenStore(dir)
 	if err != nil {
-		return nil, errors.Join(err, st.Close())
+		return nil, errors.Join(err, b.Close())
 	}
 	r := &Reader{store: st, blocks: b, pages: pages}
-	for i, x := range b.Blocks {
-		if x.Records != 1 {
-			return nil, errors.Join(fmt.Errorf("%s: a block of %d snapshots: %w", traces.FileSnapshots, x.Records, traces.ErrDamaged), b.Close(), st.Close())
-		}
-		r.block = append(r.block, i)
-	}
-	sort.SliceStable(r.block, func(i, j int) bool { return b.Blocks[r.block[i]].First < b.Blocks[r.block[j]].First })
-	for _, i := range r.block {
-		r.steps = append(r.steps, b.Blocks[i].First)
+	if err := r.index(); err != nil {
+		return nil, errors.Join(err, r.Close())
 	}
 	return r, nil
+}
+
+func (r *Reader) index() error {
+	n := len(r.blocks.Blocks)
+	for i, x := range r.blocks.Blocks {
+		if x.Records != 1 || x.First != x.Last {
+			return r.damaged(i, "a block of %d snapshots", x.Records)
+		}
+	}
+	// Where the store ends early, as when it was copied in part, so does the list.
+	for ; n > 0; n-- {
+		e, err := r.entry(n - 1)
+		if err != nil {
+			return err
+		}
+		if int(e.StorePages) <= r.store.Pages() {
+			break
+		}
+	}
+	for i := range n {
+		r.block = append(r.block, i)
+	}
+	sort.SliceStable(r.block, func(i, j int) bool { return r.blocks.Blocks[r.block[i]].First < r.blocks.Blocks[r.block[j]].First })
+	for _, i := range r.block {
+		r.steps = append(r.steps, r.blocks.Blocks[i].First)
+	}
+	return nil
+}
+
+func (r *Reader) damaged(block int, format string, args ...any) error {
+	return fmt.Errorf("%s: the snapshot at byte %d: %s: %w", traces.FileSnapshots, r.blocks.Blocks[block].Offset, fmt.Sprintf(format, args...), traces.ErrDamaged)
 }
 
 // Steps returns the positions of the snapshots, ascending.
@@ -160,25 +136,53 @@ func (r *Reader) Before(step uint64) int {
 // Entry returns snapshot i as it is stored.
 func (r *Reader) Entry(i int) (*Entry, error) { return r.entry(r.block[i]) }
 
-func (r *Reader) entry(i int) (*Entry, error) {
-	raw, err := r.blocks.Read(i)
+// entry returns the snapshot in a block.
+func (r *Reader) entry(block int) (*Entry, error) {
+	raw, err := r.blocks.Read(block)
 	if err != nil {
 		return nil, err
 	}
 	es, err := traces.DecodeRecords[Entry](raw, 1)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", traces.FileSnapshots, err)
+		return nil, r.damaged(block, "%v", err)
 	}
 	e := &es[0]
-	if len(e.Numbers) != len(e.IDs) || e.Step != r.blocks.Blocks[i].First {
-		return nil, fmt.Errorf("%s: snapshot %d contradicts itself: %w", traces.FileSnapshots, i, traces.ErrDamaged)
+	if err := e.check(r.pages); err != nil {
+		return nil, r.damaged(block, "%v", err)
 	}
-	for _, n := range e.Numbers {
-		if int(n) >= r.pages {
-			return nil, fmt.Errorf("%s: snapshot %d has page %d of %d: %w", traces.FileSnapshots, i, n, r.pages, traces.ErrDamaged)
-		}
+	if e.Step != r.blocks.Blocks[block].First {
+		return nil, r.damaged(block, "it says step %d", e.Step)
 	}
 	return e, nil
+}
+
+// check tells whether an entry that comes from outside makes sense for a memory of so many pages.
+func (e *Entry) check(pages int) error {
+	if err := checkTable(e.Numbers, e.IDs, e.StorePages, uint32(pages)); err != nil {
+		return fmt.Errorf("memory: %w", err)
+	}
+	for i := range e.Disks {
+		d := &e.Disks[i]
+		if err := checkTable(d.Numbers, d.IDs, e.StorePages, 1<<63); err != nil {
+			return fmt.Errorf("%.40q: %w", d.Name, err)
+		}
+	}
+	return nil
+}
+
+func checkTable[N uint32 | uint64](numbers []N, ids []uint32, stored uint32, limit N) error {
+	if len(numbers) != len(ids) {
+		return fmt.Errorf("%d pages, %d identifiers", len(numbers), len(ids))
+	}
+	for i, n := range numbers {
+		if n >= limit || i > 0 && n <= numbers[i-1] {
+			return fmt.Errorf("page %d is out of order, or beyond %d", n, limit)
+		}
+		if ids[i] > stored && ids[i] != asImage {
+			return fmt.Errorf("page %d is page %d of %d in the store", n, ids[i], stored)
+		}
+	}
+	return nil
 }
 
 // Sizes returns the bytes on disk of the list and of the page store, and the number of different pages.
@@ -186,30 +190,38 @@ func (r *Reader) Sizes() (list, store int64, pages int) {
 	return r.blocks.End(), r.store.r.End(), r.store.Pages()
 }
 
-// Restore fills memory with snapshot i and returns its entry. write is called for
-// every page whose content has to change, as far as the reader knows: all of them
-// the first time, and after Forget.
-func (r *Reader) Restore(i int, write func(page int, content []byte)) (*Entry, error) {
-	want := make([]uint32, r.pages)
-	first := r.block[i]
-	e, err := r.Entry(i)
-	if err != nil {
-		return nil, err
-	}
-	chain := []*Entry{e}
-	for !chain[len(chain)-1].Full {
-		if first--; first < 0 {
-			return nil, fmt.Errorf("%s: no full snapshot before %d: %w", traces.FileSnapshots, i, traces.ErrDamaged)
+// chain returns the entries from the last full snapshot at or before i, in the order of the file, to i.
+func (r *Reader) chain(i int) ([]*Entry, error) {
+	var chain []*Entry
+	for at := r.block[i]; ; at-- {
+		if at < 0 {
+			return nil, r.damaged(r.block[i], "there is no full one before it")
 		}
-		p, err := r.entry(first)
+		e, err := r.entry(at)
 		if err != nil {
 			return nil, err
 		}
-		chain = append(chain, p)
+		chain = append(chain, e)
+		if e.Full {
+			slices.Reverse(chain)
+			return chain, nil
+		}
 	}
-	for k := len(chain) - 1; k >= 0; k-- {
-		for j, n := range chain[k].Numbers {
-			want[n] = chain[k].IDs[j]
+}
+
+// Restore gives the content of snapshot i and returns its entry. write is called for
+// every page of memory whose content has to change, as far as the reader knows: all of
+// them the first time, and after Forget. writeDisk is called for every cluster of
+// every disk that is not as in its image.
+func (r *Reader) Restore(i int, write func(page int, content []byte), writeDisk func(disk string, cluster uint64, content []byte) error) (*Entry, error) {
+	chain, err := r.chain(i)
+	if err != nil {
+		return nil, err
+	}
+	want := make([]uint32, r.pages)
+	for _, e := range chain {
+		for j, n := range e.Numbers {
+			want[n] = e.IDs[j]
 		}
 	}
 	// In the order of the store, so that each block is unpacked once.
@@ -229,7 +241,46 @@ func (r *Reader) Restore(i int, write func(page int, content []byte)) (*Entry, e
 		write(n, p)
 	}
 	r.have = want
+	e := chain[len(chain)-1]
+	for k := range e.Disks {
+		if err := r.restoreDisk(chain, e.Disks[k].Name, writeDisk); err != nil {
+			return nil, err
+		}
+	}
 	return e, nil
+}
+
+func (r *Reader) restoreDisk(chain []*Entry, name string, write func(disk string, cluster uint64, content []byte) error) error {
+	ids := map[uint64]uint32{}
+	for _, e := range chain {
+		for k := range e.Disks {
+			if d := &e.Disks[k]; d.Name == name {
+				for j, n := range d.Numbers {
+					ids[n] = d.IDs[j]
+				}
+			}
+		}
+	}
+	order := make([]uint64, 0, len(ids))
+	for n, id := range ids {
+		if id != asImage {
+			order = append(order, n)
+		}
+	}
+	sort.Slice(order, func(a, b int) bool {
+		x, y := ids[order[a]], ids[order[b]]
+		return x < y || x == y && order[a] < order[b]
+	})
+	for _, n := range order {
+		p, err := r.store.Get(ids[n])
+		if err != nil {
+			return err
+		}
+		if err := write(name, n, p); err != nil {
+			return fmt.Errorf("%s: %w: %w", traces.FileSnapshots, err, traces.ErrDamaged)
+		}
+	}
+	return nil
 }
 
 // Changed tells the reader that pages of the memory it restored have changed since.

@@ -14,14 +14,19 @@ import (
 
 // Limits of a block, which bound what a reader allocates.
 const (
-	blockMagic   = 0x31424652 // "RFB1"
-	blockHeader  = 44
-	blockRawMax  = 64 << 20
-	blockCompMax = blockRawMax + 1<<20
+	blockMagic     = 0x31424652 // "RFB1"
+	blockHeader    = 44
+	blockRawMax    = 64 << 20
+	blockPackedMax = blockRawMax + 1<<20
 )
 
-// ErrDamaged reports a recording that is not what was written: a flipped bit, not a missing end.
-var ErrDamaged = errors.New("damaged recording")
+// Errors of reading and writing blocks.
+var (
+	// ErrDamaged: the recording is not what was written: a flipped bit, not a missing end.
+	ErrDamaged = errors.New("damaged recording; copy it again, or record it again")
+	// ErrTooLarge: something is larger than a block can hold.
+	ErrTooLarge = errors.New("larger than the format allows")
+)
 
 // Block is the header of a block.
 type Block struct {
@@ -32,9 +37,17 @@ type Block struct {
 	sum         uint64
 }
 
+// blockFile is what a BlockWriter needs of a file. *os.File implements it.
+type blockFile interface {
+	io.WriteSeeker
+	io.Closer
+	Truncate(size int64) error
+	Name() string
+}
+
 // BlockWriter appends blocks to a file.
 type BlockWriter struct {
-	f    *os.File
+	f    blockFile
 	enc  *zstd.Encoder
 	size int64
 }
@@ -42,6 +55,7 @@ type BlockWriter struct {
 // BlockReader reads blocks of a file.
 type BlockReader struct {
 	f      *os.File
+	size   int64 // when it was opened: a recorder may still be at work
 	dec    *zstd.Decoder
 	Blocks []Block
 	// Truncated is the number of bytes after the last whole block: the rest of a write that was cut short.
@@ -64,7 +78,8 @@ func CreateBlocks(path string) (*BlockWriter, error) {
 	return newBlockWriter(f, int64(len(h)))
 }
 
-// AppendBlocks opens a file of blocks to append after size bytes, dropping what follows.
+// AppendBlocks opens a file of blocks to append to it, after size bytes: what
+// follows is dropped.
 func AppendBlocks(path string, size int64) (*BlockWriter, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
@@ -81,10 +96,10 @@ func AppendBlocks(path string, size int64) (*BlockWriter, error) {
 	return newBlockWriter(f, size)
 }
 
-func newBlockWriter(f *os.File, size int64) (*BlockWriter, error) {
+func newBlockWriter(f blockFile, size int64) (*BlockWriter, error) {
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1))
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	return &BlockWriter{f: f, enc: enc, size: size}, nil
 }
@@ -93,19 +108,30 @@ func newBlockWriter(f *os.File, size int64) (*BlockWriter, error) {
 // is cut back to its last whole block, so that it stays readable.
 func (w *BlockWriter) Write(raw []byte, records int, first, last uint64) (Block, error) {
 	if len(raw) > blockRawMax {
-		panic("BUG: a block larger than a reader takes")
+		return Block{}, fmt.Errorf("writing %s: %d bytes in one block; it can have %d: %w", w.f.Name(), len(raw), blockRawMax, ErrTooLarge)
 	}
 	buf := make([]byte, blockHeader, blockHeader+len(raw)/2)
 	buf = w.enc.EncodeAll(raw, buf)
 	b := Block{Offset: w.size, Raw: uint32(len(raw)), Packed: uint32(len(buf) - blockHeader), Records: uint32(records), First: first, Last: last}
 	b.encode(buf)
 	if _, err := w.f.Write(buf); err != nil {
-		w.f.Truncate(w.size)
-		w.f.Seek(w.size, io.SeekStart)
-		return b, fmt.Errorf("writing %s: %w", w.f.Name(), err)
+		// Where even this fails, the reader finds an incomplete block at the end.
+		if w.f.Truncate(w.size) == nil {
+			w.f.Seek(w.size, io.SeekStart)
+		}
+		return b, fmt.Errorf("writing %s: %w", w.f.Name(), pathless(err))
 	}
 	w.size += int64(len(buf))
 	return b, nil
+}
+
+// pathless takes the path off an error of package os, for a message that has it already.
+func pathless(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
 }
 
 // Size returns the length of the file in bytes.
@@ -155,16 +181,16 @@ func scanBlocks(f *os.File, name string) (*BlockReader, error) {
 	}
 	want := fileHeader(name)
 	head := make([]byte, len(want))
-	if _, err := f.ReadAt(head, 0); err != nil && err != io.EOF {
+	if n, err := f.ReadAt(head, 0); err != nil && err != io.EOF {
 		return nil, err
 	} else if string(head) != want {
-		return nil, fmt.Errorf("%s: it begins with %q, not with %q: %w", f.Name(), head, want, ErrDamaged)
+		return nil, fmt.Errorf("%s: at byte 0 it has %q instead of %q: %w", f.Name(), head[:n], want, ErrDamaged)
 	}
 	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(blockRawMax))
 	if err != nil {
 		return nil, err
 	}
-	r := &BlockReader{f: f, dec: dec}
+	r := &BlockReader{f: f, dec: dec, size: st.Size()}
 	le := binary.LittleEndian
 	for at := int64(len(want)); at < st.Size(); {
 		var h [blockHeader]byte
@@ -177,7 +203,7 @@ func scanBlocks(f *os.File, name string) (*BlockReader, error) {
 		}
 		b := Block{Offset: at, Raw: le.Uint32(h[4:]), Packed: le.Uint32(h[8:]), Records: le.Uint32(h[12:]),
 			First: le.Uint64(h[16:]), Last: le.Uint64(h[24:]), sum: le.Uint64(h[32:])}
-		if le.Uint32(h[:]) != blockMagic || uint32(xxh3.Hash(h[:40])) != le.Uint32(h[40:]) || b.Raw > blockRawMax || b.Packed > blockCompMax {
+		if le.Uint32(h[:]) != blockMagic || uint32(xxh3.Hash(h[:40])) != le.Uint32(h[40:]) || b.Raw > blockRawMax || b.Packed > blockPackedMax {
 			return nil, fmt.Errorf("%s: the block header at byte %d is wrong: %w", f.Name(), at, ErrDamaged)
 		}
 		if st.Size()-at-blockHeader < int64(b.Packed) {
@@ -202,8 +228,10 @@ func (r *BlockReader) End() int64 {
 func (r *BlockReader) Read(i int) ([]byte, error) {
 	b := r.Blocks[i]
 	buf := make([]byte, blockHeader+int(b.Packed))
-	if _, err := r.f.ReadAt(buf, b.Offset); err != nil {
-		return nil, fmt.Errorf("%s: block at byte %d: %w", r.f.Name(), b.Offset, err)
+	if _, err := r.f.ReadAt(buf, b.Offset); err == io.EOF {
+		return nil, fmt.Errorf("%s: the block at byte %d is cut off: %w", r.f.Name(), b.Offset, ErrDamaged)
+	} else if err != nil {
+		return nil, fmt.Errorf("%s: block at byte %d: %w", r.f.Name(), b.Offset, pathless(err))
 	}
 	h := xxh3.New()
 	h.Write(buf[:32])

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 
 	"github.com/vmihailenco/msgpack/v5"
 
@@ -25,16 +26,28 @@ type Event struct {
 	Spec         string // of a fault, as it was asked for
 }
 
-// Mark is the hash of the whole state at a position.
+// Mark is the hash of the whole state at a position, and how much of the other
+// files belongs to what came before it.
 type Mark struct {
 	Step, TimeNs uint64
 	Memory       Hash
 	Devices      []Hash // in the order of Manifest.Devices: processors first
-	ConsoleBytes uint64
+	ConsoleBytes uint64 // length of console.log
+	ConsoleHash  uint64 // xxh3 of that much of it
+	EventCount   uint64 // records in events
+	// End is empty, but in the last mark of a recording that was ended: the reason,
+	// as in Manifest.End.
+	End string
 }
 
-// maxRecords bounds how many records one block may claim.
-const maxRecords = 1 << 20
+const (
+	// maxRecords bounds how many records one block may claim.
+	maxRecords = 1 << 20
+	// A file may decode to unpackedFree bytes, and to unpackedMax times its size: no
+	// recorder reaches that, and it bounds what a small hostile file makes a reader allocate.
+	unpackedFree = 64 << 20
+	unpackedMax  = 64
+)
 
 // RecordWriter collects records of one type into blocks.
 type RecordWriter[T any] struct {
@@ -63,7 +76,7 @@ func (w *RecordWriter[T]) Add(step uint64, v *T) error {
 	if err := w.enc.Encode(v); err != nil {
 		return err
 	}
-	if w.buf.Len() > 1<<20 {
+	if w.buf.Len() > 1<<20 || w.n == maxRecords {
 		return w.Flush()
 	}
 	return nil
@@ -85,17 +98,25 @@ func (w *RecordWriter[T]) Flush() error {
 // Close flushes and closes the file.
 func (w *RecordWriter[T]) Close() error { return errors.Join(w.Flush(), w.w.Close()) }
 
+// Abandon closes the file without writing what was collected.
+func (w *RecordWriter[T]) Abandon() error { return w.w.Close() }
+
 // ReadRecords reads all records of a file of blocks.
 func ReadRecords[T any](r *BlockReader) ([]T, error) {
 	var all []T
-	for i := range r.Blocks {
+	size := reflect.TypeFor[T]().Size()
+	room := unpackedFree + unpackedMax*r.size
+	for i, b := range r.Blocks {
+		if room -= int64(b.Raw) + int64(b.Records)*int64(size); room < 0 {
+			return nil, fmt.Errorf("%s: the block at byte %d: the file unpacks to much more than a recorder writes: %w", r.f.Name(), b.Offset, ErrDamaged)
+		}
 		raw, err := r.Read(i)
 		if err != nil {
 			return nil, err
 		}
-		one, err := DecodeRecords[T](raw, int(r.Blocks[i].Records))
+		one, err := DecodeRecords[T](raw, int(b.Records))
 		if err != nil {
-			return nil, fmt.Errorf("%s: block %d: %w", r.f.Name(), i, err)
+			return nil, fmt.Errorf("%s: the block at byte %d: %w", r.f.Name(), b.Offset, err)
 		}
 		all = append(all, one...)
 	}

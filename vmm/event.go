@@ -37,14 +37,16 @@ type Event struct {
 // determined by the machine's state. The recorder and the replayer stand behind it.
 type Inputs interface {
 	// Take returns the next event that takes effect at this position, or nil. The
-	// machine calls it at a boundary until it returns nil.
+	// machine calls it when it comes to a position, until it returns nil, and not
+	// again before step or timeNs have grown.
 	Take(step, timeNs uint64) *Event
 	// Horizon returns a step, later than step, beyond which the machine does not run before it calls Take again.
 	Horizon(step uint64) uint64
 	// Idle is called when all processors are halted until virtual time untilNs (or
 	// Never). It returns the virtual time, at most untilNs, to which the machine
-	// skips before it calls Take again; Never with untilNs Never means that nothing
-	// will ever wake the machine. It may sleep.
+	// skips before it calls Take again, and which is later than timeNs if there will
+	// be something to take; Never with untilNs Never means that nothing will ever wake
+	// the machine. It may sleep.
 	Idle(step, timeNs, untilNs uint64) uint64
 }
 

@@ -60,6 +60,9 @@ type Machine struct {
 
 	devices     []dev.Device
 	interrupted atomic.Bool
+	// The last position at which the door was opened; of the host, not of the machine.
+	at      position
+	visited bool
 }
 
 // Physical addresses of the machine.
@@ -222,7 +225,10 @@ func (noInputs) Horizon(uint64) uint64                 { return Never }
 func (noInputs) Idle(_, _ uint64, until uint64) uint64 { return until }
 
 // SetInputs puts somebody behind the door.
-func (m *Machine) SetInputs(in Inputs) { m.inputs = in }
+func (m *Machine) SetInputs(in Inputs) {
+	m.inputs = in
+	m.Entered()
+}
 
 // Boot loads a kernel and puts processor 0 at its first instruction.
 func (m *Machine) Boot(kernel, initrd []byte, commandLine string) error {

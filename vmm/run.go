@@ -27,17 +27,26 @@ func (m *Machine) stop(why StopReason) {
 	}
 }
 
-// Interrupt makes Run return at the next boundary where it may, with the
-// machine intact. It is safe to call from another goroutine.
+// Interrupt makes Run return at the next position, with the machine intact. It is
+// safe to call from another goroutine.
 func (m *Machine) Interrupt() { m.interrupted.Store(true) }
+
+// position is where and when something can come through the door.
+type position struct{ step, timeNs uint64 }
+
+func (m *Machine) position() position { return position{m.Step(), m.core.now()} }
+
+// Entered must be called after the machine's state was set from outside.
+func (m *Machine) Entered() { m.visited = false }
 
 // Run runs until exactly step instructions have retired, or the machine stops
 // for good, or Interrupt was called. It stops before events, timers and
-// interrupts at step are looked at, so stopping changes nothing.
+// interrupts at step are looked at, so stopping changes nothing. An error of the
+// host (a disk image that cannot be read) ends the run too.
 func (m *Machine) Run(step uint64) (StopReason, error) {
 	c := m.CPUs[0]
 	for c.Step < step && m.core.Stop == Running {
-		if m.interrupted.Swap(false) {
+		if (!m.visited || m.at != m.position()) && m.interrupted.Swap(false) {
 			return Running, ErrInterrupted
 		}
 		if err := m.boundary(c); err != nil {
@@ -47,9 +56,7 @@ func (m *Machine) Run(step uint64) (StopReason, error) {
 			break
 		}
 		if c.Activity != x86.Active {
-			if err := m.idle(c); err != nil {
-				return m.core.Stop, err
-			}
+			m.idle(c, Never)
 			continue
 		}
 		until := min(step, m.inputs.Horizon(c.Step))
@@ -61,22 +68,31 @@ func (m *Machine) Run(step uint64) (StopReason, error) {
 			m.engine.Run(until)
 		}
 	}
-	return m.core.Stop, nil
+	return m.core.Stop, m.Err()
 }
 
 // boundary does what happens between two instructions.
 func (m *Machine) boundary(c *x86.CPU) error {
-	for {
-		e := m.inputs.Take(c.Step, m.core.now())
-		if e == nil {
-			break
+	// The door is opened once at a position. An exception that was delivered here, and
+	// retired nothing, can bring the machine to the same boundary again; an event that
+	// came then would be put before the exception when it is replayed.
+	if !m.visited || m.at != m.position() {
+		for {
+			e := m.inputs.Take(c.Step, m.core.now())
+			if e == nil {
+				break
+			}
+			if err := m.Apply(e); err != nil {
+				return err
+			}
 		}
-		if err := m.Apply(e); err != nil {
-			return err
-		}
+		m.at, m.visited = m.position(), true
 	}
 	m.feed()
 	m.queue.Run()
+	if err := m.Err(); err != nil {
+		return err
+	}
 	c.ServiceEvents(m.lapics[c.ID])
 	if c.Activity == x86.Shutdown {
 		m.stop(TripleFault)
@@ -84,22 +100,23 @@ func (m *Machine) boundary(c *x86.CPU) error {
 	return nil
 }
 
-// idle skips virtual time while nothing executes.
-func (m *Machine) idle(c *x86.CPU) error {
+// idle skips virtual time while nothing executes, but not beyond limitNs.
+func (m *Machine) idle(c *x86.CPU, limitNs uint64) {
 	now := m.core.now()
 	next := m.queue.Next()
 	if next <= now {
-		return nil
+		return
 	}
 	if c.Activity == x86.Halted && c.Flags()&x86.FlagIF == 0 && !c.NMIPending && !m.wakesMasked(c) {
 		// Only an NMI, a machine check or a reset could end this, and none will come.
 		next = Never
 	}
+	next = min(next, limitNs)
 	wake := m.inputs.Idle(c.Step, now, next)
 	switch {
 	case wake == Never:
 		if m.interrupted.Load() {
-			return nil
+			return
 		}
 		m.stop(Dead)
 	case wake < now || wake > next:
@@ -107,7 +124,6 @@ func (m *Machine) idle(c *x86.CPU) error {
 	default:
 		m.core.SkewNs += wake - now
 	}
-	return nil
 }
 
 // wakesMasked reports whether something other than a maskable interrupt may wake a processor that halted with interrupts off.
@@ -125,20 +141,36 @@ func (m *Machine) feed() {
 	}
 }
 
-// RunIdle lets a machine whose processors are halted go on until virtual time
-// reaches timeNs, or an instruction would retire, or it stops for good.
+// RunIdle lets a machine whose processors are halted go on, without an instruction
+// retiring, to virtual time timeNs, and stops before events, timers and interrupts
+// at that time are looked at. It brings a machine to where Run left another when
+// Interrupt was called.
 func (m *Machine) RunIdle(timeNs uint64) error {
 	c := m.CPUs[0]
-	for m.core.Stop == Running && c.Activity != x86.Active && m.core.now() < timeNs {
+	for m.core.Stop == Running && m.core.now() < timeNs {
 		if err := m.boundary(c); err != nil {
 			return err
 		}
 		if m.core.Stop != Running || c.Activity == x86.Active {
 			return nil
 		}
-		if err := m.idle(c); err != nil {
-			return err
-		}
+		m.idle(c, timeNs)
+	}
+	return nil
+}
+
+// RunOut lets a machine stop that is about to, without an instruction retiring and
+// no later than at virtual time timeNs.
+func (m *Machine) RunOut(timeNs uint64) error {
+	if err := m.RunIdle(timeNs); err != nil || m.core.Stop != Running {
+		return err
+	}
+	c := m.CPUs[0]
+	if err := m.boundary(c); err != nil {
+		return err
+	}
+	if m.core.Stop == Running && c.Activity != x86.Active && m.core.now() <= timeNs {
+		m.idle(c, Never) // where nothing can wake it, it is dead
 	}
 	return nil
 }

@@ -2,16 +2,13 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/spf13/pflag"
 
 	"refault/injectors"
 	"refault/replay"
-	"refault/vmm"
 )
 
 type injectFlags struct {
@@ -85,10 +82,6 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 	armed := inj.Armed()
 	if e := inj.Close(); err == nil {
 		err = e
-	}
-	if errors.Is(err, injectors.ErrSpec) || errors.Is(err, vmm.ErrTarget) {
-		// The fault cannot be, which only its trigger's position could tell: nothing has been recorded that golden does not have.
-		err = errors.Join(err, os.RemoveAll(i.out))
 	}
 	if err != nil {
 		return 0, err

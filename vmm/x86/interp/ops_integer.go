@@ -727,9 +727,7 @@ func cmpxchg(c *x86.CPU, in *x86.Inst) {
 	alu(c, x86.OpCMP, acc, old, n)
 	if acc != old {
 		if in.IsMem {
-			c.Store(va, old, n) // the processor writes the old value back
-		} else if n == 4 {
-			c.SetReg(in.RM, old, n)
+			c.Store(va, old, n) // the processor writes the old value back; a register stays whole
 		}
 		c.SetReg(x86.RAX, old, n)
 		return

@@ -12,6 +12,7 @@ const (
 
 // ReadCR executes MOV from CRn.
 func (c *CPU) ReadCR(n uint8) uint64 {
+	c.checkCR(n)
 	switch n {
 	case 0:
 		return c.CR0
@@ -21,15 +22,25 @@ func (c *CPU) ReadCR(n uint8) uint64 {
 		return c.CR3
 	case 4:
 		return c.CR4
-	case 8:
-		return c.Bus.ReadCR8(c)
 	}
-	c.Raise(VecUD)
-	return 0
+	return c.Bus.ReadCR8(c)
+}
+
+// checkCR raises #UD for a control register that does not exist, and then #GP unless CPL is 0.
+func (c *CPU) checkCR(n uint8) {
+	switch n {
+	case 0, 2, 3, 4, 8:
+	default:
+		c.Raise(VecUD)
+	}
+	if c.CPL != 0 {
+		c.RaiseErr(VecGP, 0)
+	}
 }
 
 // WriteCR executes MOV to CRn.
 func (c *CPU) WriteCR(n uint8, v uint64) {
+	c.checkCR(n)
 	switch n {
 	case 0:
 		c.writeCR0(v)
@@ -44,8 +55,6 @@ func (c *CPU) WriteCR(n uint8, v uint64) {
 			c.RaiseErr(VecGP, 0)
 		}
 		c.Bus.WriteCR8(c, v)
-	default:
-		c.Raise(VecUD)
 	}
 	c.Attention = true
 }

@@ -104,9 +104,6 @@ func (c *CPU) WriteDR(n uint8, v uint64) {
 }
 
 func (c *CPU) debugRegister(n uint8) uint8 {
-	if c.CPL != 0 {
-		c.RaiseErr(VecGP, 0)
-	}
 	if n > 7 {
 		c.Raise(VecUD)
 	}
@@ -115,6 +112,9 @@ func (c *CPU) debugRegister(n uint8) uint8 {
 			c.Raise(VecUD)
 		}
 		n += 2
+	}
+	if c.CPL != 0 {
+		c.RaiseErr(VecGP, 0)
 	}
 	if c.DR[7]&dr7GD != 0 {
 		c.DR[6] |= dr6BD

@@ -27,7 +27,9 @@ func (c *CPU) asSupervisor(f func()) {
 func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 	m := &c.mmu
 	if m.paging && c.EFER&EFERLMA != 0 && !Canonical(va) {
-		c.RaiseErr(VecGP, 0)
+		// Which of #GP and #SS it is, Deliver finds out: it depends on the instruction.
+		c.Exc = Exception{Vec: VecGP, HasErr: true, Address: va, nonCanonical: true}
+		panic(fault)
 	}
 	user := c.CPL == 3
 	p := c.walk(va, kind, user, m.ac)

@@ -81,6 +81,8 @@ type Exception struct {
 	Soft    bool   // INT n, INT3, INTO: RIP is already past the instruction, and gates' DPL is checked
 	Ext     bool   // external interrupt
 	Address uint64 // #PF: the linear address
+
+	nonCanonical bool // #GP for Address, or #SS if the access was to the stack
 }
 
 // guestFault unwinds a handler that raised an exception; engines recover it.

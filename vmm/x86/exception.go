@@ -1,10 +1,15 @@
 package x86
 
+import "refault/vmm/mem"
+
 // Delivery of exceptions and interrupts (SDM Vol. 3A chapter 6).
 
 // Deliver delivers e. A fault during delivery is delivered in its place, or
 // makes a double fault, or shuts the processor down (SDM Vol. 3A 6.15, #DF).
 func (c *CPU) Deliver(e Exception) {
+	if e.nonCanonical && c.accessesStack(e.Address) {
+		e.Vec = VecSS
+	}
 	for !c.tryDeliver(e) {
 		second := c.Exc
 		switch {
@@ -19,6 +24,37 @@ func (c *CPU) Deliver(e Exception) {
 			e = second
 		}
 	}
+}
+
+// accessesStack reports whether the instruction at InstRIP, which faulted on the
+// non-canonical address va in 64-bit mode, meant the stack segment: a push or a
+// pop, or an operand based on RSP or RBP without an override (SDM Vol. 1 3.7.4).
+func (c *CPU) accessesStack(va uint64) bool {
+	var code []byte
+	for i := range uint64(maxInstLen) {
+		pa, ok := c.Translate(c.InstRIP + i)
+		var b [1]byte
+		if !ok || !c.RAM.ReadAt(b[:], pa) {
+			break
+		}
+		code = append(code, b[0])
+	}
+	var in Inst
+	if Decode(code, 8, &in) != DecodeOK {
+		return false
+	}
+	switch in.Op {
+	case OpPUSH, OpPOP, OpPUSHF, OpPOPF, OpPUSHSeg, OpPOPSeg, OpENTER, OpLEAVE, OpCALL, OpRET, OpCALLF, OpRETF, OpIRET:
+		if !in.IsMem {
+			return true
+		}
+		lin := c.Offset(&in)
+		if in.Seg != SegFlat {
+			lin += c.Seg[in.Seg].Base
+		}
+		return va-lin >= mem.PageSize || in.Stack
+	}
+	return in.IsMem && in.Stack
 }
 
 func contributory(vec uint8) bool {
@@ -51,6 +87,9 @@ func (c *CPU) tryDeliver(e Exception) (ok bool) {
 			c.CR2, c.Step = cr2, step
 			c.ModeChanged()
 			ok = false
+			if c.Exc.nonCanonical {
+				c.Exc.Vec = VecSS // the tables' addresses are canonical: it was a push
+			}
 			if c.Exc.HasErr && !e.Soft && c.Exc.Vec != VecPF {
 				c.Exc.Err |= 1 // EXT: the event was not the program's own
 			}

@@ -102,5 +102,8 @@ func (c *CPU) TouchMMX() {
 	c.FX[fxFTW] = 0xff
 }
 
-// EmptyX87 marks all x87 registers empty, as EMMS does.
-func (c *CPU) EmptyX87() { c.FX[fxFTW] = 0 }
+// EmptyX87 marks all x87 registers empty, as EMMS does; the stack top becomes zero too (SDM Vol. 1 table 9-3).
+func (c *CPU) EmptyX87() {
+	c.TouchMMX()
+	c.FX[fxFTW] = 0
+}

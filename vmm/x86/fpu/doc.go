@@ -8,9 +8,11 @@
 // It runs on the goroutine's stack below a NOSPLIT frame and uses none of it but
 // the return address. It touches RAX, RDI, the vector and x87 registers, all free
 // under ABI0, and puts the host's MXCSR back. x87 state is left as FNINIT leaves
-// it, which is what Go expects. All exceptions are masked while it runs, whatever
+// it, which is what Go expects. SSE exceptions are all masked while it runs, whatever
 // the guest wants: the caller compares the flags that were raised with the guest's
-// masks afterwards. So no signal ever comes from a stub.
+// masks afterwards. x87 exceptions are masked as the guest has it: an unmasked one
+// traps at the next waiting x87 instruction, and there is none before FNINIT. So no
+// signal ever comes from a stub.
 //
 // # Is the result the same on every host?
 //

@@ -37,7 +37,10 @@ const (
 	offFX    = 112
 )
 
-const codeSize = 1 << 20
+// codeSize bounds the stubs, in bytes. A guest can make one of each instruction that there is, and of each
+// immediate: 80 forms with 256 immediates, with and without REX.W, of up to 192 bytes, are the bulk of it. Only what is used
+// takes memory.
+const codeSize = 16 << 20
 
 // Unit holds the stubs and the context of one processor.
 type Unit struct {
@@ -159,6 +162,9 @@ func (u *Unit) VectorToXMM(class Class, code []byte) Stub {
 // X87 returns the stub for an x87 instruction: its opcode byte (D8 to DF) and ModRM. A
 // memory operand is Context.Src.
 func (u *Unit) X87(opcode, modrm byte) Stub {
+	if modrm < 0xc0 {
+		modrm &= 0x38 // the operand is in the context, whatever its address was
+	}
 	return u.stub(string([]byte{opcode, modrm}), func(a *asm) {
 		a.mem([]byte{0x66, 0x8b}, 0, offFlags) // mov ax; sahf: for FCMOVcc
 		a.bytes(0x9e)

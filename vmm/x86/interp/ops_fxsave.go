@@ -25,7 +25,7 @@ func fxsave(c *x86.CPU, in *x86.Inst) {
 		n = 288 // only XMM0 to XMM7
 	}
 	c.ProbeWrite(va, 8)
-	c.ProbeWrite(va+uint64(n)-8, 8)
+	c.ProbeWrite(va+512-8, 8) // all of the area must be there, used or not
 	img := c.FX
 	le.PutUint32(img[28:], x86.MXCSRMask)
 	if in.Rex&8 == 0 {
@@ -47,6 +47,8 @@ func fxrstor(c *x86.CPU, in *x86.Inst) {
 		n = 288
 	}
 	img := c.FX
+	c.ProbeRead(va, 8)
+	c.ProbeRead(va+512-8, 8)
 	c.LoadBytes(va, img[:n])
 	if le.Uint32(img[24:])&^x86.MXCSRMask != 0 {
 		gp0(c)
@@ -73,7 +75,7 @@ func cleanX87(img *[512]byte) {
 		fsw &^= 0x8080
 	}
 	le.PutUint16(img[2:], fsw)
-	le.PutUint16(img[0:], le.Uint16(img[0:])|0x40)
+	le.PutUint16(img[0:], le.Uint16(img[0:])&0x1f3f|0x40) // the other bits are reserved, bit 6 reads as one
 }
 
 func needXSAVE(c *x86.CPU) {

@@ -97,6 +97,7 @@ func storeVector(c *x86.CPU, in *x86.Inst, p *[16]byte, n int) {
 	if va&15 != 0 && aligned(in) {
 		gp0(c)
 	}
+	c.LoadRMW(va, 8)
 	c.LoadRMW(va+8, 8) // the second half must not fault after the first is written
 	c.Store64(va, le.Uint64(p[:]))
 	c.Store64(va+8, le.Uint64(p[8:]))
@@ -120,6 +121,9 @@ func vectorOp(class fpu.Class) selector {
 	return func(in *x86.Inst) x86.Handler {
 		p := planVector(class, in)
 		code := hostCode(in, &p)
+		if in.IsMem && p.rm == 'Q' && p.dst == 'V' {
+			p.attr &^= x86.IsMMX // CVTPI2PS and CVTPI2PD touch no MMX register then
+		}
 		h := func(c *x86.CPU, in *x86.Inst) {
 			guard(c, p.attr)
 			if p.stub == 0 {
@@ -202,11 +206,17 @@ func hostCode(in *x86.Inst, p *vectorPlan) []byte {
 	b = append(b, 0xc0|reg<<3|rm)
 	for _, o := range x86.FormOperands(in.Form) {
 		if o.Kind == 'I' {
-			b = append(b, byte(in.Imm))
+			imm := byte(in.Imm)
+			if enc == insertps && in.IsMem {
+				imm &= 0x3f // the source is the operand in memory, not one of four elements
+			}
+			b = append(b, imm)
 		}
 	}
 	return b
 }
+
+const insertps = "66 0F 3A 21 /r"
 
 func execVector(c *x86.CPU, in *x86.Inst, p *vectorPlan) {
 	u := c.FPU
@@ -248,12 +258,12 @@ func execVector(c *x86.CPU, in *x86.Inst, p *vectorPlan) {
 		}
 	}
 	if p.class&fpu.Float != 0 || p.toXMM {
-		runFloat(c, p.stub)
+		runFloat(c, in, p.stub)
 	} else {
 		u.Call(p.stub)
 	}
 	// Results.
-	if p.class&fpu.MMX != 0 {
+	if p.attr&x86.IsMMX != 0 {
 		c.TouchMMX()
 	}
 	switch p.dst {
@@ -290,18 +300,74 @@ func execVector(c *x86.CPU, in *x86.Inst, p *vectorPlan) {
 	}
 }
 
+// Bits of MXCSR (SDM Vol. 1 10.2.3).
+const (
+	mxcsrUE = 1 << 4
+	mxcsrUM = 1 << 11
+	mxcsrFZ = 1 << 15
+)
+
 // runFloat calls a stub under the guest's MXCSR with all exceptions masked, and
 // raises #XM if one came up that the guest has not masked: then nothing is written.
-func runFloat(c *x86.CPU, s fpu.Stub) {
+// What unmasking changes beyond that: a tiny result underflows even if it is exact,
+// and is not flushed to zero. (And the inexact flag of a result that overflows or
+// underflows would be that of an unbounded exponent: ours is always set.)
+func runFloat(c *x86.CPU, in *x86.Inst, s fpu.Stub) {
 	u := c.FPU
 	csr := c.MXCSR()
 	u.MXCSR = csr&^0x3f | 0x1f80
+	if csr&mxcsrUM == 0 {
+		u.MXCSR &^= mxcsrFZ
+	}
 	u.Call(s)
 	raised := u.MXCSR & 0x3f
+	if csr&mxcsrUM == 0 && tiny(in, &u.Dst) {
+		raised |= mxcsrUE
+	}
 	if raised == 0 {
 		return
 	}
 	raiseSSE(c, csr, raised)
+}
+
+// tiny reports whether an arithmetic instruction has a denormal among its results.
+func tiny(in *x86.Inst, dst *[16]byte) bool {
+	enc := x86.Forms()[in.Form].Enc
+	single := enc[:2] == "NP" || enc[:2] == "F3"
+	n := 16
+	if enc[0] == 'F' {
+		n = 8
+		if single {
+			n = 4
+		}
+	}
+	switch m := x86.OpcodeMap(in.Form); {
+	case m == 1 && (in.Opcode == 0x58 || in.Opcode == 0x59 || in.Opcode == 0x5c || in.Opcode == 0x5e): // ADD, MUL, SUB, DIV
+	case m == 1 && (in.Opcode == 0x7c || in.Opcode == 0x7d || in.Opcode == 0xd0): // HADD, HSUB, ADDSUB
+		single, n = enc[0] == 'F', 16
+	case m == 1 && in.Opcode == 0x5a && enc[0] == '6': // CVTPD2PS
+		single, n = true, 8
+	case m == 1 && in.Opcode == 0x5a && enc[:2] == "F2": // CVTSD2SS
+		single, n = true, 4
+	case m == 3 && (in.Opcode == 0x40 || in.Opcode == 0x41): // DPPS, DPPD
+		single, n = in.Opcode == 0x40, 16
+	default:
+		return false
+	}
+	if single {
+		for i := 0; i < n; i += 4 {
+			if v := le.Uint32(dst[i:]) << 1; v != 0 && v>>24 == 0 {
+				return true
+			}
+		}
+		return false
+	}
+	for i := 0; i < n; i += 8 {
+		if v := le.Uint64(dst[i:]) << 1; v != 0 && v>>53 == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func raiseSSE(c *x86.CPU, csr, raised uint32) {

@@ -11,7 +11,7 @@ import (
 // x87Ops binds the x87 instructions.
 //
 // The host's unit executes one instruction at a time on a copy of the guest's
-// state, all exceptions masked. FIP, FDP and FOP, which vendors save differently,
+// state. FIP, FDP and FOP, which vendors save differently,
 // are kept here: FIP and FOP of the last instruction that is not a control
 // instruction, FDP of the last one that raised an unmasked exception
 // (CPUID.7.0:EBX[6]); the selectors are deprecated and read as zero.
@@ -25,12 +25,17 @@ var x87Ops = map[x86.Op]selector{
 // Bits of the x87 status word (SDM Vol. 1 8.1.3).
 const (
 	fswIE  = 1 << 0
+	fswDE  = 1 << 1
 	fswZE  = 1 << 2
+	fswOE  = 1 << 3
+	fswUE  = 1 << 4
 	fswPE  = 1 << 5
 	fswSF  = 1 << 6
 	fswES  = 1 << 7
+	fswC0  = 1 << 8
 	fswC1  = 1 << 9
 	fswC2  = 1 << 10
+	fswC3  = 1 << 14
 	fswB   = 1 << 15
 	fswTop = 7 << 11
 
@@ -66,13 +71,11 @@ func selectX87(in *x86.Inst) x86.Handler {
 		} else {
 			u.Flags = 0x0200
 		}
-		if !runX87(c, in, stub, va) {
-			return
-		}
-		if store {
+		unmasked := runX87(c, in, stub, va)
+		if store && unmasked&(fswIE|fswOE|fswUE) == 0 {
 			c.StoreBytes(va, u.Src[:size])
 		}
-		if flags && in.Opcode != 0xda && in.ModRM >= 0xe8 {
+		if flags && in.Opcode != 0xda && in.ModRM >= 0xe8 && unmasked&(fswIE|fswDE) == 0 {
 			const bits = x86.FlagZF | x86.FlagPF | x86.FlagCF
 			c.SetArith(uint64(u.Flags>>8) & bits)
 		}
@@ -91,20 +94,51 @@ func x87Size(o x86.Operand) int {
 	return 10
 }
 
-// runX87 executes a stub on the guest's x87 state. It reports false where an
-// unmasked exception of the operands keeps the instruction from having a result.
-func runX87(c *x86.CPU, in *x86.Inst, stub fpu.Stub, va uint64) bool {
+// runX87 executes a stub on the guest's x87 state, with the guest's own masks: an unmasked exception has all
+// its effects but the trap, which would come at the next waiting instruction, and the stub has none. It returns
+// the unmasked exceptions that were raised. Preconditions: none is pending.
+func runX87(c *x86.CPU, in *x86.Inst, stub fpu.Stub, va uint64) (unmasked uint16) {
 	u := c.FPU
 	fcw, fsw := le.Uint16(c.FX[0:]), le.Uint16(c.FX[2:])
 	u.FX = c.FX
-	le.PutUint16(u.FX[0:], fcw|0x3f)
-	le.PutUint16(u.FX[2:], fsw&^(0x7f|fswES|fswB))
 	u.Call(stub)
 	now := le.Uint16(u.FX[2:])
-	return mergeX87(c, in, now, va, func() {
-		copy(c.FX[4:5], u.FX[4:5])
-		copy(c.FX[32:160], u.FX[32:160])
-	})
+	unmasked = now & 0x3f &^ fcw
+	setPointers(c, in, unmasked != 0, va)
+	if unmasked&(fswIE|fswDE) != 0 && compares(in) {
+		// Processors differ: the condition code stays, as the SDM has it (Vol. 2A, FCOM).
+		const codes = fswC0 | fswC2 | fswC3
+		now = now&^codes | fsw&codes
+	}
+	le.PutUint16(c.FX[2:], now)
+	c.FX[4] = u.FX[4]
+	copy(c.FX[32:160], u.FX[32:160])
+	return unmasked
+}
+
+// setPointers sets FOP and FIP, and FDP where an exception was raised.
+func setPointers(c *x86.CPU, in *x86.Inst, raised bool, va uint64) {
+	le.PutUint16(c.FX[6:], uint16(in.Opcode&7)<<8|uint16(in.ModRM))
+	le.PutUint64(c.FX[8:], c.InstRIP)
+	if raised {
+		le.PutUint64(c.FX[16:], va)
+	}
+}
+
+// compares reports whether an instruction sets the condition code to the outcome of a comparison.
+func compares(in *x86.Inst) bool {
+	digit := in.ModRM >> 3 & 7
+	switch {
+	case in.Opcode&1 == 0 && in.Opcode != 0xde && in.Opcode != 0xdf || in.IsMem && in.Opcode == 0xde: // D8, DA, DC, and DE with memory
+		return (digit == 2 || digit == 3) && (in.IsMem || in.Opcode != 0xda) || in.ModRM == 0xe9 && in.Opcode == 0xda
+	case in.Opcode == 0xdd:
+		return !in.IsMem && (digit == 4 || digit == 5)
+	case in.Opcode == 0xde:
+		return in.ModRM == 0xd9
+	case in.Opcode == 0xd9:
+		return in.ModRM == 0xe4
+	}
+	return false
 }
 
 // mergeX87 takes over the status word after an instruction and, unless an unmasked
@@ -113,11 +147,7 @@ func mergeX87(c *x86.CPU, in *x86.Inst, now uint16, va uint64, result func()) bo
 	fcw, fsw := le.Uint16(c.FX[0:]), le.Uint16(c.FX[2:])
 	raised := now & 0x7f
 	unmasked := raised & 0x3f &^ fcw
-	le.PutUint16(c.FX[6:], uint16(in.Opcode&7)<<8|uint16(in.ModRM))
-	le.PutUint64(c.FX[8:], c.InstRIP)
-	if unmasked != 0 {
-		le.PutUint64(c.FX[16:], va)
-	}
+	setPointers(c, in, unmasked != 0, va)
 	ok := unmasked&(fswIE|1<<1|fswZE) == 0
 	if ok {
 		result()

@@ -1,0 +1,144 @@
+//go:build linux && amd64
+
+package oracle
+
+import (
+	"flag"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"regexp"
+	"sort"
+	"testing"
+	"time"
+
+	"refault/vmm/x86"
+)
+
+var (
+	seedFlag     = flag.Uint64("oracle.seed", 1, "seed of the generated instructions")
+	casesFlag    = flag.Int("oracle.n", 300, "cases of each form")
+	durationFlag = flag.Duration("oracle.duration", 0, "go on with other seeds for this long; REFAULT_SOAK sets it too")
+	runFlag      = flag.String("oracle.run", "", "regular expression that picks forms by name")
+	caseFlag     = flag.Uint64("oracle.case", 0, "run the case of this seed only")
+	listFlag     = flag.Bool("oracle.v", false, "print how often each form was compared")
+)
+
+// maxReports bounds the failures reported of one form.
+const maxReports = 3
+
+// tally counts what became of the cases of a form.
+type tally struct {
+	tried, equal, faults, skipped, failed int
+	why                                   map[string]int
+}
+
+func TestInterpreterAgainstTheProcessor(t *testing.T) {
+	b, err := newBench()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := b.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	pick, err := regexp.Compile(*runFlag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tallies := make(map[uint16]*tally)
+	duration := *durationFlag
+	if v := os.Getenv("REFAULT_SOAK"); v != "" && duration == 0 {
+		if duration, err = time.ParseDuration(v); err != nil {
+			t.Fatalf("REFAULT_SOAK: %v", err)
+		}
+	}
+	end := time.Now().Add(duration)
+	for seed := *seedFlag; ; seed++ {
+		for form := range x86.Forms() {
+			form := uint16(form)
+			if excluded[x86.Forms()[form].Op] != "" || !pick.MatchString(formName(form)) {
+				continue
+			}
+			if tallies[form] == nil {
+				tallies[form] = &tally{why: map[string]int{}}
+			}
+			b.runForm(t, form, 8, seed, tallies[form])
+		}
+		if t.Failed() || !time.Now().Before(end) {
+			break
+		}
+	}
+	summarise(t, tallies, pick)
+}
+
+// caseSeed derives the seed of the i-th case of a form; nothing but its arguments goes into it.
+func caseSeed(seed uint64, form uint16, mode, i int) uint64 {
+	h := fnv.New64a()
+	fmt.Fprint(h, seed, formName(form), mode, i)
+	return h.Sum64() | 1
+}
+
+func (b *bench) runForm(t *testing.T, form uint16, mode int, seed uint64, n *tally) {
+	if a := x86.Forms()[form].Attr; mode == 8 && a&x86.No64 != 0 || mode != 8 && a&x86.Only64 != 0 {
+		return
+	}
+	for i := range *casesFlag {
+		s := caseSeed(seed, form, mode, i)
+		if *caseFlag != 0 {
+			s = *caseFlag
+		}
+		c, ok := generate(form, mode, s)
+		n.tried++
+		if !ok {
+			continue
+		}
+		switch r, diffs, why := b.run(c); r {
+		case equal:
+			n.equal++
+		case equalFault:
+			n.faults++
+		case skipped:
+			n.skipped++
+			n.why[why]++
+		case different:
+			if n.failed++; n.failed <= maxReports {
+				t.Error(c.report(diffs))
+			}
+		}
+		if *caseFlag != 0 {
+			break
+		}
+	}
+}
+
+func summarise(t *testing.T, tallies map[uint16]*tally, pick *regexp.Regexp) {
+	var total tally
+	var never []string
+	for form := range x86.Forms() {
+		form := uint16(form)
+		n := tallies[form]
+		if n == nil {
+			continue
+		}
+		total.tried += n.tried
+		total.equal += n.equal
+		total.faults += n.faults
+		total.skipped += n.skipped
+		total.failed += n.failed
+		if *listFlag {
+			t.Logf("%-40s %5d tried %5d equal %5d equal exceptions %5d skipped %v %5d different", formName(form), n.tried, n.equal, n.faults, n.skipped, n.why, n.failed)
+		}
+		if x86.Forms()[form].Attr&x86.No64 == 0 && n.equal+n.faults == 0 {
+			never = append(never, formName(form))
+		}
+	}
+	t.Logf("%d cases: %d equal, %d equal exceptions, %d not run on the processor, %d different", total.tried, total.equal, total.faults, total.skipped, total.failed)
+	sort.Strings(never)
+	for _, n := range never {
+		if *caseFlag == 0 {
+			t.Errorf("form never compared: %s", n)
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package oracle
+
+import (
+	"encoding/binary"
+	"math"
+
+	"refault/vmm/x86"
+)
+
+// Processors differ from each other, and from the model that the interpreter has, an Intel one, in a few
+// places. Here is what is not compared because of it.
+
+// cpuid executes CPUID.
+func cpuid(leaf, sub uint32) (a, b, c, d uint32)
+
+// amd reports whether this is an AMD processor.
+func amd() bool {
+	_, b, _, _ := cpuid(0, 0)
+	return b == 0x68747541 // "Auth"
+}
+
+// vendorDiffers says why a case is not run on the processor, or nothing.
+func vendorDiffers(c *testCase, isAMD bool) string {
+	in := &c.in
+	if x86.OpcodeMap(c.form) == 3 && (in.Opcode == 0x40 || in.Opcode == 0x41) && binary.LittleEndian.Uint32(c.state.FX[24:])&0x1f80 != 0x1f80 {
+		return "DPPS stops after the step that raises an unmasked exception, ours after the last"
+	}
+	if !isAMD {
+		return ""
+	}
+	switch in.Op {
+	case x86.OpJCC, x86.OpJMP, x86.OpCALL, x86.OpRET, x86.OpLOOP, x86.OpLOOPE, x86.OpLOOPNE, x86.OpJCXZ:
+		if in.Prefix&x86.PrefixData != 0 && c.mode == 8 {
+			return "AMD processors honour 66 on near branches"
+		}
+	case x86.OpMOVSXD:
+		if in.OpSize == 2 && in.IsMem {
+			return "AMD processors read four bytes for a MOVSXD of two"
+		}
+	case x86.OpNOP:
+		if in.Opcode == 0x0d && !in.IsMem {
+			return "AMD processors have no PREFETCHW of a register"
+		}
+	}
+	return ""
+}
+
+// faultDiffers reports whether the state after an exception is not the same on all processors.
+func faultDiffers(c *testCase, want, got *state) bool {
+	// AMD processors have switched to the MMX registers already when a conversion to one raises #XM.
+	attr := x86.Forms()[c.form].Attr
+	return want.Fault == got.Fault && want.Fault.Vec == x86.VecXM && attr&x86.IsMMX != 0
+}
+
+// compareUnordered reports that FCOMI or a relative raised an unmasked exception: Intel's manual has the flags unchanged
+// then, AMD processors set them.
+func compareUnordered(c *testCase, want *state) bool {
+	return c.in.Op == x86.OpX87Flags && want.FX[2]&3&^c.state.FX[0] != 0
+}
+
+// approximates reports whether each element of w and g can be an approximation of the same number, with a
+// relative error of at most 1.5·2^-12 (SDM Vol. 2B, RCPPS).
+func approximates(w, g []byte) bool {
+	for i := 0; i < 16; i += 4 {
+		wb, gb := binary.LittleEndian.Uint32(w[i:]), binary.LittleEndian.Uint32(g[i:])
+		if wb == gb {
+			continue
+		}
+		x, y := math.Float32frombits(wb), math.Float32frombits(gb)
+		switch {
+		case wb>>31 != gb>>31 || x != x || y != y:
+			return false
+		case wb<<1>>24 == 0 && gb<<1>>24 <= 1, gb<<1>>24 == 0 && wb<<1>>24 <= 1: // denormal results may be flushed
+		case wb<<1>>24 >= 0xfe && gb<<1>>24 >= 0xfe: // about to overflow
+		case math.Abs(float64(x)-float64(y)) > 3.0/4096*math.Abs(float64(x)):
+			return false
+		}
+	}
+	return true
+}
+
+// normalise clears what processors store differently in memory, in both memories alike.
+func normalise(c *testCase, at func(addr uint64, n int) []byte) {
+	zero := func(from, to int) {
+		for i := from; i < to; i++ {
+			if a := c.target + uint64(i); mapped(a, 1) {
+				at(a, 1)[0] = 0
+			}
+		}
+	}
+	switch c.in.Op {
+	case x86.OpFXSAVE, x86.OpXSAVE:
+		zero(5, 24) // reserved, FOP, FIP, FDP
+		zero(28, 32)
+		for i := range 8 {
+			zero(32+16*i+10, 32+16*i+16)
+		}
+		if c.in.Op == x86.OpXSAVE {
+			zero(512, 520) // which components are in their initial state
+		}
+	case x86.OpFNSTENV, x86.OpFNSAVE:
+		if c.in.OpSize == 2 {
+			zero(6, 14)
+		} else {
+			zero(12, 28)
+		}
+	}
+}
+
+// inexactDiffers reports that MXCSR differs in the inexact flag only, after an unmasked overflow or underflow: see
+// runFloat in vmm/x86/interp.
+func inexactDiffers(c *testCase, want, got *state) bool {
+	const oe, ue, pe = 1 << 3, 1 << 4, 1 << 5
+	w, g := binary.LittleEndian.Uint32(want.FX[24:]), binary.LittleEndian.Uint32(got.FX[24:])
+	return want.Fault.Vec == x86.VecXM && want.Fault == got.Fault && w^g == pe && (w|g)&(oe|ue)&^(w>>7) != 0
+}
+
+// codesDiffer reports that the x87 status word differs in C0, C2 and C3 only, after a comparison that raised an
+// unmasked exception: Intel's manual has them unchanged then, AMD processors set them.
+func codesDiffer(c *testCase, want, got *state) bool {
+	const codes = 1<<8 | 1<<10 | 1<<14
+	w, g := binary.LittleEndian.Uint16(want.FX[2:]), binary.LittleEndian.Uint16(got.FX[2:])
+	return (w^g)&^codes == 0 && w&3&^binary.LittleEndian.Uint16(c.state.FX[:]) != 0
+}

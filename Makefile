@@ -34,7 +34,8 @@ test: check guest
 	go test -timeout 60m ./...
 
 demo: build guest
-	bin/refault demo --guest $(GUEST)
+	bin/refault demo --dir .cache/demo --kernel $(GUEST)/vmlinuz --initrd $(GUEST)/initrd.cpio --disk $(GUEST)/disk.img \
+		--append "console=ttyS0 panic=-1 nokaslr refault.run=demo"
 
 bench: guest
 	@test/setup bench

@@ -53,7 +53,7 @@ const (
 	SaysReady    = "guest: ready"
 	SaysDone     = "guest: done" // the last line: without it, something went wrong
 	SaysHello    = "hello: "     // … pid N virtual ADDRESS physical ADDRESS
-	SaysBlockmap = "blockmap: "  // … FILE lba N sectors N
+	SaysBlockmap = "blockmap: "  // … FILE lba N count N
 	SaysCat      = "guest: cat: exit status "
 	SaysHelloEnd = "guest: hello: exit status "
 )

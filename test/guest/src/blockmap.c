@@ -25,7 +25,7 @@ int main(int argc, char **argv)
 			err(1, "%s: FS_IOC_FIEMAP", argv[i]);
 		for (unsigned n = 0; n < m.map.fm_mapped_extents; n++) {
 			struct fiemap_extent *e = &m.map.fm_extents[n];
-			printf("blockmap: %s lba %llu sectors %llu\n", argv[i], e->fe_physical / sector, e->fe_length / sector);
+			printf("blockmap: %s lba %llu count %llu\n", argv[i], e->fe_physical / sector, e->fe_length / sector);
 		}
 		close(fd);
 	}

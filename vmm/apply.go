@@ -14,6 +14,9 @@ var ErrInterrupted = errors.New("interrupted")
 // ErrTarget reports a fault whose target this machine does not have.
 var ErrTarget = errors.New("no such target in this machine")
 
+// ErrEngine reports the name of no engine.
+var ErrEngine = errors.New("unknown engine (there are interp and jit)")
+
 // Apply makes an event happen now. The error wraps ErrTarget where a fault's target does not exist.
 func (m *Machine) Apply(e *Event) error {
 	switch e.Kind {

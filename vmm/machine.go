@@ -23,6 +23,7 @@ import (
 	"refault/vmm/mem"
 	"refault/vmm/x86"
 	"refault/vmm/x86/interp"
+	"refault/vmm/x86/jit"
 )
 
 // Model names the machine in recordings: another model is another machine, and
@@ -36,7 +37,19 @@ type Config struct {
 	Seed        uint64
 	// RTCStartUnix is what the real-time clock says at power-on.
 	RTCStartUnix int64
+	// Engine executes the instructions. It changes nothing that the guest or a recording could tell.
+	Engine Engine
 }
+
+// Engine names what executes instructions.
+type Engine string
+
+const (
+	// EngineInterp is the interpreter, and the default.
+	EngineInterp Engine = "interp"
+	// EngineJIT is the translator, for linux/amd64.
+	EngineJIT Engine = "jit"
+)
 
 // Machine is one virtual machine. It is not safe for concurrent use, except for Interrupt.
 type Machine struct {
@@ -55,7 +68,8 @@ type Machine struct {
 	uart   *uart.UART
 	pic    *pic.PIC
 	drives []*ata.Drive
-	engine *interp.Engine
+	interp *interp.Engine
+	jit    *jit.Engine // or nil
 	inputs Inputs
 
 	devices     []dev.Device
@@ -99,7 +113,16 @@ func New(cfg Config) (*Machine, error) {
 			c.NoteWrite(off, n, flags)
 		}
 	}
-	m.engine = interp.New(c)
+	m.interp = interp.New(c)
+	switch cfg.Engine {
+	case "", EngineInterp:
+	case EngineJIT:
+		if m.jit, err = jit.New(c, m.interp); err != nil {
+			return nil, errors.Join(err, c.Close(), ram.Close())
+		}
+	default:
+		return nil, errors.Join(fmt.Errorf("engine %q: %w", cfg.Engine, ErrEngine), c.Close(), ram.Close())
+	}
 	m.compose(cfg)
 	return m, nil
 }
@@ -267,6 +290,9 @@ func (m *Machine) Boot(kernel, initrd []byte, commandLine string) error {
 // Close frees the machine's memory. The disks are the caller's.
 func (m *Machine) Close() error {
 	var errs []error
+	if m.jit != nil {
+		errs = append(errs, m.jit.Close())
+	}
 	for _, c := range m.CPUs {
 		errs = append(errs, c.Close())
 	}
@@ -287,14 +313,17 @@ func (m *Machine) Drive(i int) (*ata.Drive, error) {
 // Trace makes f be called before each instruction, on the engine's slow path; nil takes the fast path again.
 func (m *Machine) Trace(f func(c *x86.CPU, in *x86.Inst)) {
 	if f == nil {
-		m.engine.Trace = nil
+		m.interp.Trace = nil
 		return
 	}
-	m.engine.Trace = func(in *x86.Inst) { f(m.CPUs[0], in) }
+	m.interp.Trace = func(in *x86.Inst) { f(m.CPUs[0], in) }
 }
 
 // Out returns how many bytes the guest has written to its console.
 func (m *Machine) Out() uint64 { return m.core.OutBytes }
+
+// JIT returns the translator, or nil where the interpreter runs alone.
+func (m *Machine) JIT() *jit.Engine { return m.jit }
 
 // Err returns the error of the host that stopped the machine from being what it is (a
 // disk image that could not be read), or nil.

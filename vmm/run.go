@@ -65,10 +65,18 @@ func (m *Machine) Run(step uint64) (StopReason, error) {
 		}
 		c.Attention = false
 		if until > c.Step {
-			m.engine.Run(until)
+			m.execute(until)
 		}
 	}
 	return m.core.Stop, m.Err()
+}
+
+func (m *Machine) execute(until uint64) {
+	if m.jit != nil {
+		m.jit.Run(until)
+		return
+	}
+	m.interp.Run(until)
 }
 
 // boundary does what happens between two instructions.

@@ -506,3 +506,14 @@ func (c *CPU) FetchPage(va uint64) (off uint64, ok bool) {
 	}
 	return off, ok
 }
+
+// CodeOffset is FetchPage for an engine that only wants to know what is known: it returns the
+// offset into RAM of instruction address va, and not ok where a fetch would have to walk the tables.
+func (c *CPU) CodeOffset(va uint64) (off uint64, ok bool) {
+	user := 0
+	if c.CPL == 3 {
+		user = 1
+	}
+	e := &c.mmu.code[user][va>>mem.PageShift%itlbSize]
+	return e.off + va%mem.PageSize, e.tag == va&^(mem.PageSize-1)
+}

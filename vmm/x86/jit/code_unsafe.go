@@ -1,0 +1,72 @@
+//go:build linux && amd64
+
+package jit
+
+import (
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"refault/vmm/x86"
+)
+
+// enter runs generated code at an address with a context. Sound: the code was
+// made by this package, keeps to its context and returns.
+//
+//go:noescape
+func enter(code, ctx uintptr)
+
+// Offsets of what generated code uses in State, from where RSP points (see bias).
+const (
+	offRegs   = int32(unsafe.Offsetof(x86.State{}.Regs)) - bias
+	offRFLAGS = int32(unsafe.Offsetof(x86.State{}.RFLAGS)) - bias
+	offFX     = int32(unsafe.Offsetof(x86.State{}.FX)) - bias
+	offSeg    = int32(unsafe.Offsetof(x86.State{}.Seg)) - bias
+	segSize   = int32(unsafe.Sizeof(x86.Segment{}))
+	offKGS    = int32(unsafe.Offsetof(x86.State{}.KernelGSBase)) - bias
+
+	// The lazy flags are not in use while generated code runs; their places serve it.
+	offExit  = int32(unsafe.Offsetof(x86.State{}.FlagRes)) - bias // which exit was taken
+	offXMM   = offExit + 4                                        // one while the vector registers are loaded
+	offFlags = int32(unsafe.Offsetof(x86.State{}.FlagAux)) - bias // arithmetic flags as SETO AL and LAHF give them
+
+	sizeofTables = int(unsafe.Sizeof(tables{}))
+	offScratch   = int32(unsafe.Offsetof(tables{}.scratch))
+)
+
+// tablesOf views the engine's area. Sound: the area is larger, aligned to a page, and tables hold no Go pointers.
+func tablesOf(c *x86.CPU) *tables { return (*tables)(unsafe.Pointer(c.EngineArea())) }
+
+var _ = [1]struct{}{}[max(sizeofTables-x86.EngineBytes, 0)]
+
+// codeMemory is one memfd mapped twice: never writable and executable at once.
+type codeMemory struct {
+	rw, rx []byte
+	used   int
+}
+
+func newCodeMemory(size int) (*codeMemory, error) {
+	fd, err := unix.MemfdCreate("refault-code", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("translated code: memfd_create: %w", err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Ftruncate(fd, int64(size)); err != nil {
+		return nil, fmt.Errorf("translated code: %w", err)
+	}
+	m := &codeMemory{}
+	if m.rw, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return nil, fmt.Errorf("translated code: mapping it writable: %w", err)
+	}
+	if m.rx, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_SHARED); err != nil {
+		return nil, errors.Join(fmt.Errorf("translated code: mapping it executable: %w", err), unix.Munmap(m.rw))
+	}
+	return m, nil
+}
+
+func (m *codeMemory) close() error { return errors.Join(unix.Munmap(m.rw), unix.Munmap(m.rx)) }
+
+// addr is the executable address of offset off. Sound: the mapping does not move.
+func (m *codeMemory) addr(off int) uintptr { return uintptr(unsafe.Pointer(&m.rx[0])) + uintptr(off) }

@@ -1,0 +1,419 @@
+//go:build linux && amd64
+
+package jit
+
+import (
+	"encoding/binary"
+
+	"refault/vmm/mem"
+	"refault/vmm/x86"
+	"refault/vmm/x86/interp"
+)
+
+const (
+	// bias is how far into the State RSP points while generated code runs, so that
+	// all general registers are within a byte's displacement.
+	bias = 128
+
+	codeBytes  = 64 << 20
+	maxCode    = 64 << 10 // that one block may take
+	maxInsts   = 64       // in a block
+	hotAfter   = 12       // visits of a block before it is translated
+	jumpSlots  = 4096     // of each table of jump targets
+	heatSlots  = 1 << 16
+	tableSlots = 1 << 16
+	noTarget   = 1 << 62 // no canonical address
+	numModes   = 3       // ViewSuper, ViewUser, ViewSuperAC
+)
+
+// tables is the engine's part of the processor's area, which generated code uses.
+type tables struct {
+	jumps   [numModes][jumpSlots]jumpSlot
+	scratch scratch
+}
+
+// jumpSlot says where the code of an instruction address is.
+type jumpSlot struct {
+	rip  uint64
+	code uint64
+}
+
+type scratch struct {
+	hostSP, hostBP uint64
+	budget         uint64
+	target         uint64
+	tmp            uint64
+	hostMXCSR      uint32
+	sseOK          uint32 // SSE instructions raise nothing by themselves
+}
+
+const (
+	sHostSP = 8 * iota
+	sHostBP
+	sBudget
+	sTarget
+	sTmp
+	sHostMXCSR
+	sSSEOK = sHostMXCSR + 4
+)
+
+type exitKind uint8
+
+const (
+	exitSlow   exitKind = iota // the interpreter has to execute the instruction
+	exitBudget                 // the block is longer than what is left to run
+	exitLink                   // the target of a jump is not linked
+	exitJump                   // like exitLink, through the table of jump targets
+	exitDead                   // the block was dropped
+)
+
+// exit says what generated code means by returning.
+type exit struct {
+	kind   exitKind
+	call   bool  // exitSlow: not a miss, the translator knows no better
+	idx    uint8 // instructions of the block that have retired
+	pos    uint16
+	b      *block
+	target uint64    // RIP
+	resume int       // exitSlow: offset of the code that goes on behind the instruction, or 0
+	site   int       // exitLink: offset of the displacement that names the target
+	inst   *x86.Inst // exitSlow: decoded when it is first needed
+}
+
+// block is a run of guest instructions in one page, translated.
+type block struct {
+	rip   uint64
+	off   uint64 // offset into RAM
+	mode  uint8
+	n     uint8
+	dead  bool
+	entry int // offset of its code
+}
+
+type blockKey struct {
+	rip, off uint64
+	mode     uint8
+}
+
+// Stats counts what happened, to see what matters.
+type Stats struct {
+	Blocks, Insts, CodeBytes, Flushes uint64
+	Enters, Slow, Budget, Link, Jump  uint64
+	Dropped                           uint64
+	Calls                             [x86.NumOps]uint64 // instructions left to the interpreter, by operation
+}
+
+// Engine runs one processor.
+type Engine struct {
+	c      *x86.CPU
+	in     *interp.Engine
+	mem    *codeMemory
+	layout x86.Layout
+	tab    *tables
+	Stats  Stats
+
+	prologue, exitAt, loadXMM int
+	firstBlock                int // offset behind the common code
+
+	exits   []exit
+	blocks  map[blockKey]*block
+	table   [tableSlots]*block
+	heat    [heatSlots]uint8
+	pages   map[uint64][]*block // by page of RAM
+	virtual map[uint64]struct{} // linear pages that the tables of jump targets name
+	current uint64              // linear page of the block that was left for an instruction
+	remap   bool                // its translation may have changed since
+	t       translator
+}
+
+// New returns a translator for c. It leaves what it does not translate to in, which
+// must have been made for c before.
+func New(c *x86.CPU, in *interp.Engine) (*Engine, error) {
+	m, err := newCodeMemory(codeBytes)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{c: c, in: in, mem: m, layout: c.Layout(), tab: tablesOf(c)}
+	e.emitCommon()
+	e.reset()
+	written, flushed := c.CodeWritten, c.CodeFlushed
+	c.CodeWritten = func(off uint64, n int) {
+		e.codeWritten(off)
+		written(off, n)
+	}
+	c.CodeFlushed = func(first, last uint64) {
+		e.codeFlushed(first, last)
+		flushed(first, last)
+	}
+	in.Dropped = e.flush
+	return e, nil
+}
+
+// Close frees the code.
+func (e *Engine) Close() error { return e.mem.close() }
+
+// usable reports whether generated code may run: 64-bit mode, and nothing to look at between instructions.
+func (e *Engine) usable() bool {
+	c := e.c
+	return c.Shadow == 0 && c.RFLAGS&(x86.FlagTF|x86.FlagRF) == 0 && c.DR[7]&0xff == 0 && e.in.Trace == nil &&
+		c.View() != x86.ViewSlow && c.CodeSize() == 8 && c.CR0&x86.CR0PG != 0
+}
+
+// Run executes until exactly until instructions have retired, or until the
+// machine must look at something: CPU.Attention is set, or the processor is not active.
+func (e *Engine) Run(until uint64) {
+	c := e.c
+	for c.Step < until && !c.Attention && c.Activity == x86.Active {
+		if e.usable() {
+			if b := e.find(c.Regs[x86.RIP]); b != nil {
+				e.exec(b, until)
+				continue
+			}
+		}
+		e.in.Block(until)
+	}
+	c.Materialise()
+}
+
+func hashRIP(rip uint64) uint64 { return rip ^ rip>>12 }
+
+// find returns the block at rip, or nil where the interpreter has to go on.
+func (e *Engine) find(rip uint64) *block {
+	mode := uint8(e.c.View())
+	off, ok := e.c.CodeOffset(rip)
+	if !ok {
+		return nil
+	}
+	h := (hashRIP(rip) ^ uint64(mode)<<13) % tableSlots
+	b := e.table[h]
+	if b == nil || b.rip != rip || b.off != off || b.mode != mode {
+		b = e.blocks[blockKey{rip, off, mode}]
+		if b == nil {
+			heat := &e.heat[h%heatSlots]
+			if *heat++; *heat < hotAfter {
+				return nil
+			}
+			*heat = 0
+			if b = e.translate(rip, off, mode); b == nil {
+				return nil
+			}
+		}
+		e.table[h] = b
+	}
+	slot := &e.tab.jumps[mode][hashRIP(rip)%jumpSlots]
+	slot.rip, slot.code = rip, uint64(e.mem.addr(b.entry))
+	e.virtual[rip>>mem.PageShift] = struct{}{}
+	return b
+}
+
+// exec runs generated code from the beginning of b until it needs somebody else.
+func (e *Engine) exec(b *block, until uint64) {
+	c := e.c
+	at := b.entry
+	for {
+		x, left := e.enter(at, until-c.Step)
+		switch x.kind {
+		case exitBudget:
+			c.Step = until - left
+			c.Regs[x86.RIP] = x.b.rip
+			e.Stats.Budget++
+			e.in.Block(until)
+			return
+		case exitDead:
+			c.Step = until - left
+			old := x.b
+			c.Regs[x86.RIP] = old.rip
+			flushes := e.Stats.Flushes
+			t := e.find(old.rip)
+			if t == nil {
+				return
+			}
+			if t.off == old.off && flushes == e.Stats.Flushes {
+				e.mem.rw[old.entry] = 0xe9 // those who jump to the old one get to the new one
+				e.patch(old.entry+1, t.entry)
+			}
+			at = t.entry
+		case exitSlow:
+			x.b.checkIdx(x.idx)
+			n := uint64(x.b.n)
+			c.Step = until - left - n + uint64(x.idx)
+			c.Regs[x86.RIP] = x.b.rip + uint64(x.pos)
+			e.Stats.Slow++
+			in := e.instruction(x)
+			if in == nil {
+				e.in.Block(until)
+				return
+			}
+			if x.call {
+				e.Stats.Calls[in.Op]++
+			}
+			next := c.Regs[x86.RIP] + uint64(in.Len)
+			e.current, e.remap = x.b.rip, false
+			resume, rb, rest := x.resume, x.b, n-uint64(x.idx)-1
+			e.in.Execute(in, until)
+			if resume == 0 || c.Attention || c.Activity != x86.Active || rb.dead || e.remap || c.Regs[x86.RIP] != next ||
+				c.Step+rest > until || uint8(c.View()) != rb.mode || !e.usable() {
+				return
+			}
+			// The block has the rest of its instructions in its account already.
+			at = resume
+			c.Step += rest
+			continue
+		case exitLink, exitJump:
+			c.Step = until - left
+			c.Regs[x86.RIP] = x.target
+			if x.kind == exitLink {
+				e.Stats.Link++
+			} else {
+				e.Stats.Jump++
+			}
+			if c.Step >= until {
+				return
+			}
+			site, from := x.site, x.b
+			flushes := e.Stats.Flushes
+			t := e.find(x.target)
+			if t == nil {
+				return
+			}
+			if site != 0 && !from.dead && flushes == e.Stats.Flushes {
+				e.patch(site, t.entry)
+			}
+			at = t.entry
+		}
+	}
+}
+
+func (b *block) checkIdx(i uint8) {
+	if i >= b.n {
+		panic("BUG: exit beyond its block")
+	}
+}
+
+// enter runs generated code at offset at with a budget of instructions, and
+// returns the exit that it took and what is left of the budget.
+func (e *Engine) enter(at int, budget uint64) (x *exit, left uint64) {
+	c, s := e.c, &e.tab.scratch
+	c.Materialise()
+	c.FlagRes = 0
+	c.FlagAux = c.RFLAGS&0xff<<8 | c.RFLAGS>>11&1
+	s.budget = budget
+	s.target = uint64(e.mem.addr(at))
+	s.hostMXCSR = 0x1f80
+	s.sseOK = 0
+	if c.CR0&(x86.CR0EM|x86.CR0TS) == 0 && c.CR4&x86.CR4OSFXSR != 0 && c.MXCSR()&0x1f80 == 0x1f80 {
+		s.sseOK = 1
+	}
+	e.Stats.Enters++
+	enter(e.mem.addr(e.prologue), e.layout.State+bias)
+	const low = x86.FlagsArith & 0xff
+	c.RFLAGS = c.RFLAGS&^x86.FlagsArith | c.FlagAux>>8&low | c.FlagAux&1<<11
+	x = &e.exits[uint32(c.FlagRes)]
+	c.FlagRes, c.FlagAux = 0, 0
+	return x, s.budget
+}
+
+// instruction returns the instruction that an exit leaves to the interpreter, or nil where its bytes are not what they were.
+func (e *Engine) instruction(x *exit) *x86.Inst {
+	if x.inst == nil {
+		in := new(x86.Inst)
+		at := x.b.off + uint64(x.pos)
+		page := e.c.RAM.Page(int(at >> mem.PageShift))
+		if x.b.dead || x86.Decode(page[at%mem.PageSize:], 8, in) != x86.DecodeOK {
+			return nil
+		}
+		interp.Bind(in)
+		x.inst = in
+	}
+	return x.inst
+}
+
+// patch makes the jump whose displacement is at offset site go to offset target.
+func (e *Engine) patch(site, target int) {
+	binary.LittleEndian.PutUint32(e.mem.rw[site:], uint32(int32(target-site-4)))
+}
+
+// codeWritten drops the blocks of a page that is about to change.
+func (e *Engine) codeWritten(off uint64) {
+	page := off >> mem.PageShift
+	for _, b := range e.pages[page] {
+		e.drop(b)
+	}
+	delete(e.pages, page)
+}
+
+// drop makes the entry of a block an exit, since other blocks jump there.
+func (e *Engine) drop(b *block) {
+	b.dead = true
+	e.Stats.Dropped++
+	delete(e.blocks, blockKey{b.rip, b.off, b.mode})
+	if h := (hashRIP(b.rip) ^ uint64(b.mode)<<13) % tableSlots; e.table[h] == b {
+		e.table[h] = nil
+	}
+	if s := &e.tab.jumps[b.mode][hashRIP(b.rip)%jumpSlots]; s.rip == b.rip {
+		s.rip = noTarget
+	}
+	a := asm{base: e.mem.addr(b.entry)}
+	a.storeImm32(at(hRSP, offExit), int32(len(e.exits)))
+	a.jmpTo(e.mem.addr(e.exitAt))
+	copy(e.mem.rw[b.entry:], a.b)
+	e.exits = append(e.exits, exit{kind: exitDead, b: b})
+}
+
+// codeFlushed forgets where linear pages first to last lead.
+func (e *Engine) codeFlushed(first, last uint64) {
+	if e.current >= first && e.current <= last {
+		e.remap = true
+	}
+	if first>>mem.PageShift == last>>mem.PageShift {
+		if _, ok := e.virtual[first>>mem.PageShift]; !ok {
+			return
+		}
+	}
+	if first == 0 && last>>47 == 0 {
+		// The lower half: of user mode only, as the kernel's code is not there.
+		e.forget(x86.ViewUser)
+		for _, m := range []int{x86.ViewSuper, x86.ViewSuperAC} {
+			for i := range e.tab.jumps[m] {
+				if e.tab.jumps[m][i].rip>>63 == 0 {
+					e.tab.jumps[m][i].rip = noTarget
+				}
+			}
+		}
+		for p := range e.virtual {
+			if p>>51 == 0 {
+				delete(e.virtual, p)
+			}
+		}
+		return
+	}
+	for m := range e.tab.jumps {
+		e.forget(m)
+	}
+	clear(e.virtual)
+}
+
+func (e *Engine) forget(mode int) {
+	for i := range e.tab.jumps[mode] {
+		e.tab.jumps[mode][i].rip = noTarget
+	}
+}
+
+// flush drops everything. Pages keep their flag: it costs one slow write, and the interpreter may need it.
+func (e *Engine) flush() {
+	e.Stats.Flushes++
+	e.remap = true
+	e.reset()
+}
+
+func (e *Engine) reset() {
+	e.mem.used = e.firstBlock
+	e.exits = e.exits[:0]
+	e.blocks = make(map[blockKey]*block)
+	e.pages = make(map[uint64][]*block)
+	e.virtual = make(map[uint64]struct{})
+	clear(e.table[:])
+	for m := range e.tab.jumps {
+		e.forget(m)
+	}
+}

@@ -1,0 +1,133 @@
+//go:build linux && amd64
+
+package jit
+
+import (
+	"strings"
+
+	"refault/vmm/x86"
+)
+
+// emitVector translates SSE instructions: the guest's XMM registers are the host's,
+// so an instruction between them stays what it is.
+func (t *translator) emitVector() bool {
+	a, in := &t.a, t.in
+	if in.attr&(x86.IsSSE|x86.IsMMX) != x86.IsSSE {
+		return false
+	}
+	switch in.Op {
+	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh, x86.OpMOVD, x86.OpMOVQ,
+		x86.OpVector, x86.OpVectorFP, x86.OpVectorFlags, x86.OpVectorFPFlags, x86.OpVectorImplicit, x86.OpVectorString:
+	default:
+		return false
+	}
+	ops := x86.FormOperands(in.Form)
+	i := ins{op: vectorOpcode(&in.Inst), pre: mandatoryPrefix(in.Form), size: 4}
+	if in.Rex&8 != 0 {
+		i.size = 8
+	}
+	imm := func() {
+		if o := ops[len(ops)-1]; o.Kind == 'I' {
+			a.bytes(byte(in.Imm))
+		}
+	}
+	if ops[0].Kind == 'U' { // shifts by an immediate
+		t.needVectors()
+		a.ext(i, int(in.ModRM>>3&7), int(in.RM))
+		imm()
+		return true
+	}
+	var reg, rm x86.Operand
+	for _, o := range ops {
+		switch o.Kind {
+		case 'V', 'G':
+			reg = o
+		case 'W', 'U', 'E', 'M':
+			rm = o
+		}
+	}
+	if reg.Kind == 0 || rm.Kind == 0 {
+		return false
+	}
+	store := ops[0].Kind == 'W' || ops[0].Kind == 'M' || ops[0].Kind == 'E'
+	if in.IsMem && !simpleAddress(in) {
+		return false
+	}
+	t.needVectors()
+	var m memop
+	if in.IsMem {
+		var ok bool
+		if m, ok = t.guest(in, operandSize(rm, in), store, in.attr&x86.Align16 != 0); !ok {
+			return false
+		}
+	}
+	if in.Op == x86.OpVectorString {
+		a.mov(hRAX, hostOf[x86.RAX]) // a length; the other is RDX, and the result RCX
+	}
+	done := func() {}
+	r := int(in.Reg)
+	if reg.Kind == 'G' {
+		r, done = t.set(in.Reg, hRAX)
+	}
+	switch {
+	case in.IsMem:
+		a.rm(i, r, m)
+	case rm.Kind != 'E':
+		a.rr(i, r, int(in.RM))
+	case store:
+		g, home := t.set(in.RM, hRAX)
+		a.rr(i, r, g)
+		done = home
+	default:
+		a.rr(i, r, t.src(in.RM, hRAX))
+	}
+	imm()
+	done()
+	switch in.Op {
+	case x86.OpVectorFlags, x86.OpVectorFPFlags, x86.OpVectorString:
+		t.wrote(flagsAll)
+	}
+	return true
+}
+
+func vectorOpcode(in *x86.Inst) uint32 {
+	switch x86.OpcodeMap(in.Form) {
+	case 2:
+		return 0x0f3800 | uint32(in.Opcode)
+	case 3:
+		return 0x0f3a00 | uint32(in.Opcode)
+	}
+	return 0x0f00 | uint32(in.Opcode)
+}
+
+func mandatoryPrefix(form uint16) byte {
+	p, _, _ := strings.Cut(x86.Forms()[form].Enc, " ")
+	switch p {
+	case "66":
+		return 0x66
+	case "F2":
+		return 0xf2
+	case "F3":
+		return 0xf3
+	}
+	return 0
+}
+
+func operandSize(o x86.Operand, in *guestInst) int {
+	switch o.Size {
+	case 'b':
+		return 1
+	case 'w':
+		return 2
+	case 'd':
+		return 4
+	case 'q':
+		return 8
+	case 'y':
+		if in.Rex&8 != 0 {
+			return 8
+		}
+		return 4
+	}
+	return 16
+}

@@ -1,0 +1,697 @@
+//go:build linux && amd64
+
+package jit
+
+import (
+	"math"
+
+	"refault/vmm/mem"
+	"refault/vmm/x86"
+)
+
+// hostOf maps general registers of the guest to those of the host; hNone lives in
+// the State. RAX, R10 and R11 are the translator's own, R13 holds the budget and
+// RSP points at the State.
+var hostOf = [16]int{
+	x86.RAX: hR14, x86.RCX: hRCX, x86.RDX: hRDX, x86.RBX: hRBX, x86.RSP: hR15, x86.RBP: hRBP, x86.RSI: hRSI, x86.RDI: hRDI,
+	x86.R8: hR8, x86.R9: hR9, x86.R10: hNone, x86.R11: hNone, x86.R12: hR12, x86.R13: hNone, x86.R14: hNone, x86.R15: hNone,
+}
+
+const (
+	hBudget = hR13
+	hStack  = hR15
+)
+
+// home is where register g of the guest lives in the State.
+func home(g uint8) memop { return at(hRSP, offRegs+8*int32(g)) }
+
+// flagClass says how the flags that an instruction of the host left become the
+// guest's: which of them are right already, and what to do about the others.
+type flagClass uint8
+
+const (
+	flagsAll    flagClass = iota // all right
+	flagsMul                     // CF and OF; the others are cleared
+	flagsShift1                  // all but AF, which is cleared
+	flagsShiftN                  // all but AF and OF, which are cleared
+	flagsRotN                    // all but OF, which is cleared
+	flagsScan                    // ZF; the others are cleared
+)
+
+const (
+	fCF = 1 << iota
+	fPF
+	fAF
+	fZF
+	fSF
+	fOF
+	fAll = 1<<iota - 1
+)
+
+var classExact = [...]uint8{flagsAll: fAll, flagsMul: fCF | fOF, flagsShift1: fAll &^ fAF, flagsShiftN: fAll &^ (fAF | fOF), flagsRotN: fAll &^ fOF, flagsScan: fZF}
+
+// condFlags are the flags that each pair of condition codes reads.
+var condFlags = [8]uint8{fOF, fCF, fZF, fCF | fZF, fSF, fPF, fSF | fOF, fSF | fOF | fZF}
+
+// flagState says where the guest's arithmetic flags are: in the host's register,
+// in memory, in both. In neither only while they are dead.
+type flagState struct {
+	host, mem bool
+	class     flagClass
+}
+
+type guestInst struct {
+	x86.Inst
+	attr x86.Attr
+	pos  uint16
+}
+
+// translator translates one block.
+type translator struct {
+	a     asm
+	e     *Engine
+	b     *block
+	insts []guestInst
+	cold  []func()
+	view  int32 // of the TLB, from RSP
+
+	i    int // the instruction in work
+	in   *guestInst
+	next uint64 // RIP behind it
+	fl   flagState
+	slow *label // of the instruction's exit, if it has one
+	id   int    // the exit
+	call bool   // it is one always
+	sse  bool   // the vector registers are loaded
+}
+
+// endsBlock are operations that end a block although the opcode table does not say so.
+func endsBlock(op x86.Op) bool { return op == x86.OpCLAC || op == x86.OpSTAC }
+
+// translate makes the block at rip, or returns nil where there is nothing to translate.
+func (e *Engine) translate(rip, off uint64, mode uint8) *block {
+	c := e.c
+	if c.RAM.Flags(off)&mem.Watched != 0 {
+		return nil
+	}
+	if e.mem.used+maxCode > len(e.mem.rx) {
+		e.flush()
+	}
+	t := &e.t
+	*t = translator{e: e, insts: t.insts[:0], cold: t.cold[:0], a: asm{b: t.a.b[:0]}}
+	code := c.RAM.Page(int(off >> mem.PageShift))[off%mem.PageSize:]
+	pos := 0
+	for len(t.insts) < maxInsts {
+		t.insts = append(t.insts, guestInst{pos: uint16(pos)})
+		in := &t.insts[len(t.insts)-1]
+		if x86.Decode(code[pos:], 8, &in.Inst) != x86.DecodeOK {
+			t.insts = t.insts[:len(t.insts)-1]
+			break
+		}
+		pos += int(in.Len)
+		in.attr = x86.Forms()[in.Form].Attr
+		if in.attr&x86.EndBlock != 0 || endsBlock(in.Op) {
+			break
+		}
+	}
+	if len(t.insts) == 0 {
+		return nil
+	}
+	b := &block{rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), entry: e.mem.used}
+	t.b = b
+	t.view = int32(e.layout.Views[mode]) - bias
+	t.a.base = e.mem.addr(b.entry)
+	t.emitBlock()
+	copy(e.mem.rw[b.entry:], t.a.b)
+	e.mem.used += (len(t.a.b) + 15) &^ 15
+	if c.RAM.Flags(off)&mem.Code == 0 {
+		c.RAM.SetFlags(off, mem.Code)
+		c.RevokeWrite(off)
+	}
+	e.blocks[blockKey{rip, off, mode}] = b
+	e.pages[off>>mem.PageShift] = append(e.pages[off>>mem.PageShift], b)
+	e.Stats.Blocks++
+	e.Stats.Insts += uint64(b.n)
+	e.Stats.CodeBytes += uint64(len(t.a.b))
+	return b
+}
+
+func (t *translator) exit(x exit) int {
+	x.b = t.b
+	t.e.exits = append(t.e.exits, x)
+	return len(t.e.exits) - 1
+}
+
+// leave takes exit id.
+func (t *translator) leave(id int) {
+	t.a.storeImm32(at(hRSP, offExit), int32(id))
+	t.a.jmpTo(t.e.mem.addr(t.e.exitAt))
+}
+
+func (t *translator) emitBlock() {
+	a := &t.a
+	a.aluImm(5, 8, hBudget, int32(t.b.n)) // sub
+	short := newLabel()
+	a.jcc(ccB, short)
+	t.cold = append(t.cold, func() {
+		a.bind(short)
+		a.aluImm(0, 8, hBudget, int32(t.b.n))
+		t.leave(t.exit(exit{kind: exitBudget}))
+	})
+	t.fl = flagState{mem: true}
+	for t.i = range t.insts {
+		t.in = &t.insts[t.i]
+		t.next = t.b.rip + uint64(t.in.pos) + uint64(t.in.Len)
+		t.slow, t.call = nil, false
+		if !t.emit() {
+			t.leaveToInterpreter()
+		}
+		if t.slow != nil {
+			t.finishSlow()
+		}
+	}
+	if last := t.insts[t.b.n-1]; last.attr&x86.EndBlock == 0 && !endsBlock(last.Op) {
+		t.saveFlags()
+		t.link(t.next)
+	}
+	for i := 0; i < len(t.cold); i++ { // they may add more
+		t.cold[i]()
+	}
+}
+
+// slowExit returns the label of the exit that leaves the instruction to the
+// interpreter, and makes the guest's flags valid in memory for it.
+func (t *translator) slowExit() *label {
+	t.saveFlags()
+	if t.slow == nil {
+		t.slow = newLabel()
+		t.id = t.exit(exit{kind: exitSlow, idx: uint8(t.i), pos: t.in.pos})
+	}
+	return t.slow
+}
+
+// leaveToInterpreter makes the instruction one that the interpreter always executes.
+func (t *translator) leaveToInterpreter() {
+	l := t.slowExit()
+	t.call = true
+	t.a.jmp(l)
+	t.fl = flagState{mem: true}
+}
+
+// finishSlow emits the exit of an instruction that has one, and where to go on behind it.
+func (t *translator) finishSlow() {
+	l, id, fl, sse := t.slow, t.id, t.fl, t.sse
+	t.e.exits[id].call = t.call
+	after := &label{at: len(t.a.b)}
+	end := t.in.attr&x86.EndBlock != 0 || endsBlock(t.in.Op)
+	t.cold = append(t.cold, func() {
+		a := &t.a
+		a.bind(l)
+		t.leave(id)
+		if end {
+			return
+		}
+		t.e.exits[id].resume = t.b.entry + len(a.b)
+		if sse {
+			t.loadVectors(id)
+		}
+		if fl.host {
+			t.reload()
+		}
+		a.jmp(after)
+	})
+}
+
+// needVectors makes sure that the vector registers are loaded before the instruction, and that the guest may use them.
+func (t *translator) needVectors() {
+	if t.sse {
+		return
+	}
+	t.slowExit()
+	t.loadVectors(t.id)
+	t.clobbered()
+	t.sse = true
+}
+
+// loadVectors loads the vector registers if they are not; id is the exit to take where the guest may not use them.
+func (t *translator) loadVectors(id int) {
+	a := &t.a
+	a.aluImmMem(7, 1, at(hRSP, offXMM), 0) // cmp
+	load := newLabel()
+	a.jcc(ccE, load)
+	back := &label{at: len(a.b)}
+	t.cold = append(t.cold, func() {
+		a.bind(load)
+		a.movConst(hR10, uint64(id))
+		a.bytes(0x4c, 0x8d, 0x1d) // lea r11, [rip+…]
+		a.ref(back)
+		a.jmpTo(t.e.mem.addr(t.e.loadXMM))
+	})
+}
+
+// saveFlags makes the guest's flags valid in memory.
+func (t *translator) saveFlags() {
+	if t.fl.mem {
+		return
+	}
+	if !t.fl.host {
+		panic("BUG: dead flags are needed")
+	}
+	a := &t.a
+	seto := func() { a.bytes(0x0f, 0x90, 0xc0) } // seto al
+	const lahf = 0x9f
+	clearAF := func() { a.bytes(0x80, 0xe4, 0xef) } // and ah, ~AF
+	noOF := func() { a.bytes(0xb0, 0) }             // mov al, 0
+	keeps := false
+	switch t.fl.class {
+	case flagsAll:
+		a.bytes(lahf)
+		seto()
+		keeps = true
+	case flagsMul:
+		seto()
+		a.bytes(0x88, 0xc4) // mov ah, al
+		keeps = true
+	case flagsShift1:
+		seto()
+		a.bytes(lahf)
+		clearAF()
+	case flagsShiftN:
+		a.bytes(lahf)
+		clearAF()
+		noOF()
+	case flagsRotN:
+		a.bytes(lahf)
+		noOF()
+		keeps = true
+	case flagsScan:
+		a.bytes(0x0f, 0x94, 0xc4, 0xc0, 0xe4, 6) // setz ah; shl ah, 6
+		noOF()
+	}
+	a.rm(ins{op: 0x89, size: 2}, hRAX, at(hRSP, offFlags))
+	t.fl.mem = true
+	t.fl.host = t.fl.host && keeps
+}
+
+// reload loads the host's flags from memory.
+func (t *translator) reload() {
+	t.a.rm(ins{op: 0x0fb7, size: 4}, hRAX, at(hRSP, offFlags)) // movzx eax, word
+	t.a.bytes(0x04, 0x7f, 0x9e)                                // add al, 127; sahf
+}
+
+// hostFlags makes the given flags right in the host's register.
+func (t *translator) hostFlags(mask uint8) {
+	if t.fl.host && classExact[t.fl.class]&mask == mask {
+		return
+	}
+	t.saveFlags()
+	t.reload()
+	t.fl = flagState{host: true, mem: true}
+}
+
+// hostCF makes CF right in the host's register, and may leave garbage in the others.
+func (t *translator) hostCF() {
+	if t.fl.host && classExact[t.fl.class]&fCF != 0 {
+		return
+	}
+	t.saveFlags()
+	t.a.extm(ins{op: 0x0fba, size: 4}, 4, at(hRSP, offFlags)) // bt
+	t.a.bytes(8)
+	t.fl.host = false
+}
+
+// cond makes a condition of the guest one of the host, and returns it.
+func (t *translator) cond(cc byte) byte {
+	if t.fl.host && classExact[t.fl.class]&condFlags[cc>>1&7] == condFlags[cc>>1&7] {
+		return cc
+	}
+	t.saveFlags()
+	f, neg := offFlags+1, cc&1
+	test := func(m memop, bits byte) byte {
+		t.a.extm(ins{op: 0xf6, size: 1}, 0, m)
+		t.a.bytes(bits)
+		t.fl.host = false
+		return ccNE ^ neg
+	}
+	switch cc >> 1 & 7 {
+	case 0:
+		return test(at(hRSP, offFlags), 1)
+	case 1:
+		return test(at(hRSP, f), x86.FlagCF)
+	case 2:
+		return test(at(hRSP, f), x86.FlagZF)
+	case 3:
+		return test(at(hRSP, f), x86.FlagCF|x86.FlagZF)
+	case 4:
+		return test(at(hRSP, f), x86.FlagSF)
+	case 5:
+		return test(at(hRSP, f), x86.FlagPF)
+	}
+	t.hostFlags(condFlags[cc>>1&7])
+	return cc
+}
+
+// wrote notes that the last instruction set all of the guest's flags in the host's register.
+func (t *translator) wrote(class flagClass) { t.fl = flagState{host: true, class: class} }
+
+// clobbered notes that the host's flags are gone. Preconditions: they are saved, or dead.
+func (t *translator) clobbered() { t.fl.host = false }
+
+// dead reports whether all flags are overwritten before anything could see them
+// after instruction i: no reader, no instruction that may leave.
+func (t *translator) dead(i int) bool {
+	for i++; i < len(t.insts) && i < t.i+10; i++ {
+		in := &t.insts[i]
+		if in.IsMem && in.Op != x86.OpLEA && in.Op != x86.OpNOP {
+			return false
+		}
+		switch in.Op {
+		case x86.OpADD, x86.OpOR, x86.OpAND, x86.OpSUB, x86.OpXOR, x86.OpCMP, x86.OpTEST, x86.OpNEG:
+			return true
+		case x86.OpPOPCNT, x86.OpMUL, x86.OpIMUL1, x86.OpIMUL2, x86.OpIMUL3:
+			return in.OpSize >= 4
+		case x86.OpMOV, x86.OpNOT, x86.OpNOP:
+		case x86.OpMOVZX8, x86.OpMOVZX16, x86.OpMOVSX8, x86.OpMOVSX16, x86.OpMOVSXD, x86.OpBSWAP, x86.OpCWD:
+			if in.OpSize < 4 {
+				return false
+			}
+		case x86.OpLEA:
+			if in.OpSize < 4 || in.AddrSize != 8 {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return false
+}
+
+// fits32 reports whether v is a sign-extended 32-bit immediate.
+func fits32(v uint64) bool { return int64(v) == int64(int32(v)) }
+
+// mapped reports whether a register operand is simply a host register.
+func mapped(g uint8) bool { return g&x86.HighByte == 0 && hostOf[g&15] != hNone }
+
+// spill stores a register that lives in the host to its home, and returns the byte operand of its bits 15:8.
+func (t *translator) spillHigh(g uint8) memop {
+	g &= 3
+	t.a.store(home(g), hostOf[g])
+	m := home(g)
+	m.disp++
+	return m
+}
+
+// src returns a host register that holds register g: its own, or tmp. The flags stay.
+func (t *translator) src(g uint8, tmp int) int {
+	switch {
+	case g&x86.HighByte != 0:
+		t.a.rm(ins{op: 0x0fb6, size: 4}, tmp, t.spillHigh(g))
+		return tmp
+	case hostOf[g] != hNone:
+		return hostOf[g]
+	}
+	t.a.load(tmp, home(g))
+	return tmp
+}
+
+// dst returns a host register to modify as register g of size bytes, and what
+// brings it home. The flags stay.
+func (t *translator) dst(g uint8, size, tmp int) (r int, done func()) {
+	switch {
+	case g&x86.HighByte != 0:
+		m := t.spillHigh(g)
+		t.a.rm(ins{op: 0x0fb6, size: 4}, tmp, m)
+		return tmp, func() {
+			t.a.rm(ins{op: 0x88, size: 1}, tmp, m)
+			t.a.load(hostOf[g&3], home(g&3))
+		}
+	case hostOf[g] != hNone:
+		return hostOf[g], func() {}
+	}
+	t.a.load(tmp, home(g))
+	return tmp, func() { t.a.store(home(g), tmp) }
+}
+
+// set is dst for a register that is only written, with an operand of 4 or 8 bytes.
+func (t *translator) set(g uint8, tmp int) (r int, done func()) {
+	if hostOf[g] != hNone {
+		return hostOf[g], func() {}
+	}
+	return tmp, func() { t.a.store(home(g), tmp) }
+}
+
+// effective emits the linear address of the memory operand, plus extra, into dst: R10, or
+// RAX where index registers may not be needed any more.
+func (t *translator) effective(in *guestInst, dst int) {
+	a := &t.a
+	if in.Base == x86.RIP {
+		a.movConst(dst, t.next+in.Disp)
+	} else {
+		m := memop{base: hNone, index: hNone, scale: in.Scale & 3, disp: int32(in.Disp)}
+		if in.Base != x86.RegZero {
+			m.base = t.src(in.Base, hR10)
+		}
+		if in.Index != x86.RegZero {
+			m.index = t.src(in.Index, hR11)
+		}
+		a.lea(dst, m)
+	}
+	if in.Seg != x86.SegFlat && in.Op != x86.OpLEA {
+		a.rm(ins{op: 0x03, size: 8}, dst, at(hRSP, offSeg+segSize*int32(in.Seg)))
+	}
+}
+
+// simpleAddress reports whether the translator can compute the memory operand's address.
+func simpleAddress(in *guestInst) bool {
+	return in.AddrSize == 8 && (in.Seg == x86.SegFlat || in.Seg == x86.FS || in.Seg == x86.GS) &&
+		int64(in.Disp) < math.MaxInt32-64 && fits32(in.Disp)
+}
+
+// constant returns the linear address of the memory operand where it is known now.
+func (t *translator) constant(in *guestInst) (va uint64, ok bool) {
+	if in.Index != x86.RegZero || in.Seg != x86.SegFlat || in.AddrSize != 8 {
+		return 0, false
+	}
+	switch in.Base {
+	case x86.RIP:
+		return t.next + in.Disp, true
+	case x86.RegZero:
+		return in.Disp, true
+	}
+	return 0, false
+}
+
+const tlbIndexMask = (x86.TLBEntries - 1) << 5
+
+// guest emits the translation of the memory operand for an access of size bytes
+// through the TLB, and returns the operand of the host. It uses RAX, R10 and R11,
+// of which the operand needs R10 and R11, and the flags. ok is false where it cannot.
+func (t *translator) guest(in *guestInst, size int, write bool, align bool) (m memop, ok bool) {
+	if va, ok := t.constant(in); ok {
+		return t.guestConst(va, size, write, align)
+	}
+	if !simpleAddress(in) {
+		return m, false
+	}
+	slow := t.slowExit()
+	if in.Base < x86.RegZero && mapped(in.Base) && in.Index == x86.RegZero && in.Seg == x86.SegFlat {
+		return t.translateAddress(hostOf[in.Base], int32(in.Disp), size, write, align, slow), true
+	}
+	t.effective(in, hR10)
+	return t.translateAddress(hR10, 0, size, write, align, slow), true
+}
+
+// guestStack is guest for the stack at RSP+disp.
+func (t *translator) guestStack(disp int32, size int, write bool) memop {
+	return t.translateAddress(hStack, disp, size, write, false, t.slowExit())
+}
+
+func tagDisp(write bool) int32 {
+	if write {
+		return 8
+	}
+	return 0
+}
+
+func (t *translator) translateAddress(base int, disp int32, size int, write, align bool, slow *label) memop {
+	a := &t.a
+	if disp == 0 {
+		a.mov32(hR11, base)
+	} else {
+		a.lea32(hR11, at(base, disp))
+	}
+	if last := disp + int32(size) - 1; last == 0 {
+		a.mov(hRAX, base)
+	} else {
+		a.lea(hRAX, at(base, last))
+	}
+	if align {
+		a.bytes(0x41, 0xf6, 0xc3, 15) // test r11b, 15
+		a.jcc(ccNE, slow)
+	}
+	a.bytes(0x41, 0xc1, 0xeb, 7) // shr r11d, 7
+	a.aluImm(4, 4, hR11, tlbIndexMask)
+	a.bytes(0x48, 0x25) // and rax, -4096
+	a.imm32(-mem.PageSize)
+	a.rm(ins{op: 0x3b, size: 8}, hRAX, memop{base: hRSP, index: hR11, disp: t.view + tagDisp(write)})
+	a.jcc(ccNE, slow)
+	a.load(hR11, memop{base: hRSP, index: hR11, disp: t.view + 16})
+	t.clobbered()
+	return memop{base: base, index: hR11, disp: disp}
+}
+
+func (t *translator) guestConst(va uint64, size int, write, align bool) (m memop, ok bool) {
+	if !x86.Canonical(va) || va%mem.PageSize+uint64(size) > mem.PageSize || align && va%16 != 0 {
+		return m, false
+	}
+	a := &t.a
+	slow := t.slowExit()
+	entry := t.view + int32(va>>mem.PageShift%x86.TLBEntries)*32
+	page := va &^ (mem.PageSize - 1)
+	if fits32(page) {
+		a.extm(ins{op: 0x81, size: 8}, 7, at(hRSP, entry+tagDisp(write)))
+		a.imm32(int32(page))
+	} else {
+		a.movConst(hRAX, page)
+		a.rm(ins{op: 0x3b, size: 8}, hRAX, at(hRSP, entry+tagDisp(write)))
+	}
+	a.jcc(ccNE, slow)
+	a.load(hR11, at(hRSP, entry+16))
+	t.clobbered()
+	if fits32(va) {
+		return at(hR11, int32(va)), true
+	}
+	a.movConst(hR10, va)
+	return memop{base: hR10, index: hR11}, true
+}
+
+// link goes on at a constant address. Preconditions: the flags are saved.
+func (t *translator) link(target uint64) {
+	t.linkBy(target, func(l *label) { t.a.jmp(l) })
+}
+
+// linkBy is link with a jump that may be conditional, where it is direct.
+func (t *translator) linkBy(target uint64, jump func(l *label)) {
+	a := &t.a
+	stub := newLabel()
+	if target>>mem.PageShift == t.b.rip>>mem.PageShift {
+		jump(stub)
+		site := t.b.entry + len(a.b) - 4
+		t.cold = append(t.cold, func() {
+			a.bind(stub)
+			t.leave(t.exit(exit{kind: exitLink, target: target, site: site}))
+		})
+		return
+	}
+	far := func() {
+		slot := t.jumpTable() + int32(hashRIP(target)%jumpSlots)*16
+		if fits32(target) {
+			a.extm(ins{op: 0x81, size: 8}, 7, at(hRSP, slot))
+			a.imm32(int32(target))
+		} else {
+			a.movConst(hRAX, target)
+			a.rm(ins{op: 0x3b, size: 8}, hRAX, at(hRSP, slot))
+		}
+		a.jcc(ccNE, stub)
+		a.extm(ins{op: 0xff, size: 4}, 4, at(hRSP, slot+8))
+	}
+	t.cold = append(t.cold, func() {
+		a.bind(stub)
+		t.leave(t.exit(exit{kind: exitJump, target: target}))
+	})
+	way := newLabel()
+	jump(way)
+	t.cold = append(t.cold, func() {
+		a.bind(way)
+		far()
+	})
+}
+
+// jumpTable is where the table of jump targets of the block's mode lies, from RSP.
+func (t *translator) jumpTable() int32 {
+	return int32(t.e.layout.Engine) - bias + int32(t.b.mode)*jumpSlots*16
+}
+
+// lookup finds the code for the guest address in RAX, or leaves the instruction to the
+// interpreter. It returns the operand of the jump, which needs R10; R11 stays.
+func (t *translator) lookup(slow *label) memop {
+	a := &t.a
+	a.mov(hR10, hRAX)
+	a.bytes(0x49, 0xc1, 0xea, 12) // shr r10, 12
+	a.rr(ins{op: 0x33, size: 4}, hR10, hRAX)
+	a.aluImm(4, 4, hR10, jumpSlots-1)
+	a.bytes(0x41, 0xc1, 0xe2, 4) // shl r10d, 4
+	m := memop{base: hRSP, index: hR10, disp: t.jumpTable()}
+	a.rm(ins{op: 0x3b, size: 8}, hRAX, m)
+	a.jcc(ccNE, slow)
+	m.disp += 8
+	return m
+}
+
+// scratchAt is a field of the scratch area.
+func (e *Engine) scratchAt(field int32) memop {
+	return at(hRSP, int32(e.layout.Engine)-bias+offScratch+field)
+}
+
+// emitCommon makes what all blocks share: the way in, the way out, and loading the vector registers.
+func (e *Engine) emitCommon() {
+	a := &asm{base: e.mem.addr(0)}
+	tab := int32(e.layout.Engine) - bias + offScratch
+	// In: R10 is the context.
+	e.prologue = 0
+	a.store(at(hR10, tab+sHostSP), hRSP)
+	a.store(at(hR10, tab+sHostBP), hRBP)
+	a.mov(hRSP, hR10)
+	for g, h := range hostOf {
+		if h != hNone {
+			a.load(h, home(uint8(g)))
+		}
+	}
+	a.load(hBudget, e.scratchAt(sBudget))
+	a.extm(ins{op: 0xff, size: 4}, 4, e.scratchAt(sTarget))
+
+	for len(a.b)%16 != 0 {
+		a.bytes(0xcc)
+	}
+	e.exitAt = len(a.b)
+	a.store(e.scratchAt(sBudget), hBudget)
+	for g, h := range hostOf {
+		if h != hNone {
+			a.store(home(uint8(g)), h)
+		}
+	}
+	vectors, out := newLabel(), newLabel()
+	a.aluImmMem(7, 1, at(hRSP, offXMM), 0)
+	a.jcc(ccNE, vectors)
+	a.bind(out)
+	a.load(hRBP, e.scratchAt(sHostBP))
+	a.load(hRSP, e.scratchAt(sHostSP))
+	a.bytes(0xc3)
+	a.bind(vectors)
+	for i := range 16 {
+		a.rm(ins{op: 0x0f11, size: 4}, i, at(hRSP, offFX+160+16*int32(i)))
+	}
+	a.extm(ins{op: 0x0fae, size: 4}, 3, at(hRSP, offFX+24)) // stmxcsr
+	a.extm(ins{op: 0x0fae, size: 4}, 2, e.scratchAt(sHostMXCSR))
+	a.jmp(out)
+
+	for len(a.b)%16 != 0 {
+		a.bytes(0xcc)
+	}
+	e.loadXMM = len(a.b)
+	refused := newLabel()
+	a.aluImmMem(7, 1, e.scratchAt(sSSEOK), 0)
+	a.jcc(ccE, refused)
+	for i := range 16 {
+		a.rm(ins{op: 0x0f10, size: 4}, i, at(hRSP, offFX+160+16*int32(i)))
+	}
+	a.extm(ins{op: 0x0fae, size: 4}, 2, at(hRSP, offFX+24)) // ldmxcsr
+	a.storeImm8(at(hRSP, offXMM), 1)
+	a.bytes(0x41, 0xff, 0xe3) // jmp r11
+	a.bind(refused)
+	a.rm(ins{op: 0x89, size: 4}, hR10, at(hRSP, offExit))
+	a.jmpTo(e.mem.addr(e.exitAt))
+
+	copy(e.mem.rw, a.b)
+	e.firstBlock = (len(a.b) + 63) &^ 63
+}

@@ -69,7 +69,8 @@ type Machine struct {
 	pic    *pic.PIC
 	drives []*ata.Drive
 	interp *interp.Engine
-	jit    *jit.Engine // or nil
+	jit    *jit.Engine // nil until it is wanted
+	engine Engine
 	inputs Inputs
 
 	devices     []dev.Device
@@ -114,14 +115,8 @@ func New(cfg Config) (*Machine, error) {
 		}
 	}
 	m.interp = interp.New(c)
-	switch cfg.Engine {
-	case "", EngineInterp:
-	case EngineJIT:
-		if m.jit, err = jit.New(c, m.interp); err != nil {
-			return nil, errors.Join(err, c.Close(), ram.Close())
-		}
-	default:
-		return nil, errors.Join(fmt.Errorf("engine %q: %w", cfg.Engine, ErrEngine), c.Close(), ram.Close())
+	if err := m.SetEngine(cfg.Engine); err != nil {
+		return nil, errors.Join(err, c.Close(), ram.Close())
 	}
 	m.compose(cfg)
 	return m, nil
@@ -322,7 +317,29 @@ func (m *Machine) Trace(f func(c *x86.CPU, in *x86.Inst)) {
 // Out returns how many bytes the guest has written to its console.
 func (m *Machine) Out() uint64 { return m.core.OutBytes }
 
-// JIT returns the translator, or nil where the interpreter runs alone.
+// SetEngine changes the engine, at any step. The machine stays what it is.
+func (m *Machine) SetEngine(e Engine) (err error) {
+	switch e {
+	case "":
+		e = EngineInterp
+	case EngineInterp:
+	case EngineJIT:
+		if m.jit == nil {
+			if m.jit, err = jit.New(m.CPUs[0], m.interp); err != nil {
+				return fmt.Errorf("engine %s: %w", e, err)
+			}
+		}
+	default:
+		return fmt.Errorf("engine %q: %w", e, ErrEngine)
+	}
+	m.engine = e
+	return nil
+}
+
+// Engine returns the engine.
+func (m *Machine) Engine() Engine { return m.engine }
+
+// JIT returns the translator, or nil where there has been no use for it.
 func (m *Machine) JIT() *jit.Engine { return m.jit }
 
 // Err returns the error of the host that stopped the machine from being what it is (a

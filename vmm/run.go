@@ -72,7 +72,7 @@ func (m *Machine) Run(step uint64) (StopReason, error) {
 }
 
 func (m *Machine) execute(until uint64) {
-	if m.jit != nil {
+	if m.engine == EngineJIT {
 		m.jit.Run(until)
 		return
 	}

@@ -138,6 +138,7 @@ func xrstor(c *x86.CPU, in *x86.Inst) {
 	if va&63 != 0 {
 		gp0(c)
 	}
+	c.ProbeRead(va, 8)
 	rfbm := requested(c)
 	bv, comp := c.Load64(va+512), c.Load64(va+520)
 	if bv&^c.XCR0 != 0 || comp != 0 || c.Load64(va+528) != 0 {

@@ -875,7 +875,7 @@ func enter(c *x86.CPU, in *x86.Inst) {
 		put(frame)
 	}
 	final := (sp - in.Imm&0xffff) & m
-	c.ProbeWrite(c.StackAddr(final, 1, x86.Write), 1)
+	c.ProbeWrite(c.StackAddr(final, n, x86.Write), n)
 	c.SetReg(x86.RBP, frame&m|bp&^m, max(n, c.StackSize()))
 	c.SetSP(final)
 }

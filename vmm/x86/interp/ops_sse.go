@@ -534,6 +534,9 @@ func maskmov(c *x86.CPU, in *x86.Inst) {
 		}
 		return c.Linear(int(in.Seg), off, 1, x86.Write, int(in.Mode))
 	}
+	if in.Mode != 8 { // the segment is checked for all of the operand, masked or not
+		c.Linear(int(in.Seg), c.Regs[x86.RDI]&in.AddrMask, n, x86.Write, int(in.Mode))
+	}
 	for i := range n {
 		if mask[i]&0x80 != 0 {
 			c.ProbeWrite(at(i), 1)

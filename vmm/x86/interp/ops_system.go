@@ -261,10 +261,9 @@ func lsl(c *x86.CPU, in *x86.Inst) {
 
 func arpl(c *x86.CPU, in *x86.Inst) {
 	protectedOnly(c)
-	var va, v uint64
+	var v uint64
 	if in.IsMem {
-		va = c.AddrW(in, 2)
-		v = c.LoadRMW(va, 2)
+		v = c.Load(c.AddrR(in, 2), 2) // it is written only if it changes
 	} else {
 		v = c.GetReg(in.RM, 2)
 	}
@@ -273,7 +272,7 @@ func arpl(c *x86.CPU, in *x86.Inst) {
 	if low {
 		v = v&^3 | rpl
 		if in.IsMem {
-			c.Store16(va, uint16(v))
+			c.Store16(c.AddrW(in, 2), uint16(v))
 		} else {
 			c.SetReg(in.RM, v, 2)
 		}

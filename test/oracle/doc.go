@@ -12,6 +12,9 @@
 // on, and lets the thread continue at a landing pad, so that exceptions are
 // compared like everything else (SDM Vol. 3A chapter 6).
 //
+// 32-bit code runs in compatibility mode, entered and left by far jumps: Linux has
+// the descriptors for it, and all addresses are below 2 GiB.
+//
 // # How does the interpreter see the same memory?
 //
 // Its page tables map other pages at the same linear addresses with the same

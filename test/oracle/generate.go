@@ -47,6 +47,22 @@ func generate(form uint16, mode int, seed uint64) (c *testCase, ok bool) {
 	if p := prepare[c.in.Op]; p != nil {
 		p(c, s)
 	}
+	if mode != 8 {
+		for i := range 8 {
+			c.state.Regs[i] &= 0xffffffff
+		}
+	}
+	if c.in.IsMem && c.in.AddrSize == 2 {
+		r := &c.state.Regs
+		c.target = c.in.Disp
+		if c.in.Base != x86.RegZero {
+			c.target += r[c.in.Base]
+		}
+		if c.in.Index != x86.RegZero {
+			c.target += r[c.in.Index]
+		}
+		c.target &= 0xffff
+	}
 	return c, c.in.Form == form
 }
 

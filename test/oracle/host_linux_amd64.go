@@ -15,6 +15,7 @@ type context struct {
 	RFLAGS uint64
 	RIP    uint64 // where the instruction left to
 
+	far            [2]uint64 // where 32-bit code begins: offset and selector
 	entry, exit    uint64
 	HostSP, HostBP uint64
 	active         uint64 // 1 while an instruction executes, 2 after it raised an exception
@@ -113,10 +114,24 @@ func abs32(op []byte, reg byte, addr uint64) []byte {
 
 func imm32(v uint64) []byte { return []byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24)} }
 
-// landingPad is code that stores RAX, then rip as where the instruction went, and leaves.
-func landingPad(rip uint64) (b []byte) {
+// pad returns the code to be laid at rip, where code of a mode may go: landing pad number i.
+func (p *processor) pad(i int, rip uint64, mode int) []byte {
+	if mode == 8 {
+		return landingPad(rip, false)
+	}
+	at := longPads + uint64(i)*longPadSize
+	copy(p.at(at, longPadSize), landingPad(rip, true))
+	return append(append([]byte{0xea}, imm32(at)...), selUserCS, 0) // jmp far
+}
+
+// landingPad is code that stores RAX, then rip as where the instruction went, and leaves. After 32-bit
+// code DS and ES have to become null again.
+func landingPad(rip uint64, segments bool) (b []byte) {
 	b = append(b, abs32([]byte{0x48, 0x89}, 0, regAddr(0))...) // mov [RAX of the context], rax
-	b = append(b, 0xb8)                                        // mov eax, rip
+	if segments {
+		b = append(b, 0xb8, 0, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xc0) // mov eax, 0; mov ds, eax; mov es, eax
+	}
+	b = append(b, 0xb8) // mov eax, rip
 	b = append(b, imm32(rip)...)
 	b = append(b, abs32([]byte{0x48, 0x89}, 0, contextAddr+offRIP)...) // mov [RIP of the context], rax
 	return append(b, abs32([]byte{0xff}, 4, contextAddr+offExit)...)   // jmp [exit]
@@ -128,19 +143,30 @@ func regAddr(r uint64) uint64 { return contextAddr + offRegs + 8*r }
 const (
 	entryPad = codeAddr
 	faultPad = codeAddr + 0x40
+	longPads = codeAddr + 0x80 // what the landing pads of 32-bit code continue at
+
+	longPadSize = 64
 )
 
 func (p *processor) layPads() {
 	p.entry, p.faultPad = entryPad, faultPad
-	copy(p.at(faultPad, 64), landingPad(0))
+	copy(p.at(faultPad, 64), landingPad(0, true))
 }
 
-// run executes the code at in.RIP from state in; its landing pads are laid.
-func (p *processor) run(in *state) (out state) {
-	b := abs32([]byte{0x48, 0x8b}, 0, regAddr(0)) // mov rax, [RAX of the context]
-	b = append(b, 0xe9)                           // jmp to the instruction
-	b = append(b, imm32(in.RIP-(entryPad+uint64(len(b))+4))...)
-	copy(p.at(entryPad, 32), b)
+// run executes the code at in.RIP, which is of a mode, from state in; its landing pads are laid.
+func (p *processor) run(in *state, mode int) (out state) {
+	var b []byte
+	if mode == 8 {
+		b = abs32([]byte{0x48, 0x8b}, 0, regAddr(0)) // mov rax, [RAX of the context]
+		b = append(b, 0xe9)                          // jmp to the instruction
+		b = append(b, imm32(in.RIP-(entryPad+uint64(len(b))+4))...)
+	} else {
+		b = append(b, 0xb8, selUserDS, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xc0) // mov eax, DS; mov ds, eax; mov es, eax
+		b = append(b, abs32([]byte{0x48, 0x8b}, 0, regAddr(0))...)
+		b = append(b, abs32([]byte{0xff}, 5, contextAddr+offFar)...) // jmp far
+		p.far = [2]uint64{in.RIP | selUser32<<32}
+	}
+	copy(p.at(entryPad, 64), b)
 
 	p.FX, p.Regs, p.RFLAGS = in.FX, in.Regs, in.RFLAGS
 	enter(p.context)

@@ -12,6 +12,7 @@ import (
 const (
 	offRIP  = uint64(unsafe.Offsetof(context{}.RIP))
 	offRegs = uint64(unsafe.Offsetof(context{}.Regs))
+	offFar  = uint64(unsafe.Offsetof(context{}.far))
 	offExit = uint64(unsafe.Offsetof(context{}.exit))
 )
 

@@ -64,7 +64,9 @@ func TestInterpreterAgainstTheProcessor(t *testing.T) {
 			if tallies[form] == nil {
 				tallies[form] = &tally{why: map[string]int{}}
 			}
-			b.runForm(t, form, 8, seed, tallies[form])
+			for _, mode := range []int{8, 4} {
+				b.runForm(t, form, mode, seed, tallies[form])
+			}
 		}
 		if t.Failed() || !time.Now().Before(end) {
 			break
@@ -130,7 +132,7 @@ func summarise(t *testing.T, tallies map[uint16]*tally, pick *regexp.Regexp) {
 		if *listFlag {
 			t.Logf("%-40s %5d tried %5d equal %5d equal exceptions %5d skipped %v %5d different", formName(form), n.tried, n.equal, n.faults, n.skipped, n.why, n.failed)
 		}
-		if x86.Forms()[form].Attr&x86.No64 == 0 && n.equal+n.faults == 0 {
+		if n.equal+n.faults == 0 {
 			never = append(never, formName(form))
 		}
 	}

@@ -60,17 +60,17 @@ func (b *bench) run(c *testCase) (r result, diffs []difference, why string) {
 		copy(b.g.at(m.addr, len(m.data)), m.data)
 		copy(b.p.at(m.addr, len(m.data)), m.data)
 	}
-	code := append([]byte(nil), c.code...)
+	code := append(append([]byte(nil), c.before...), c.code...)
 	code = append(code, b.p.pad(0, c.pads[0], c.mode)...)
-	b.g.setCode(c.at, code)
-	copy(b.p.at(c.at, len(code)), code)
+	b.g.setCode(c.state.RIP, code)
+	copy(b.p.at(c.state.RIP, len(code)), code)
 	for i, at := range c.pads[1:] {
 		pad := b.p.pad(i+1, at, c.mode)
 		b.g.setCode(at, pad)
 		copy(b.p.at(at, len(pad)), pad)
 	}
 
-	got := b.g.run(&c.state, c.mode, 1, c.chunk)
+	got := b.g.run(&c.state, c.at, c.mode, c.chunk)
 	why = unsafeOn(c, &got)
 	if why == "" {
 		why = vendorDiffers(c, b.amd)
@@ -173,6 +173,10 @@ func compareStates(c *testCase, want, got *state) (diffs []difference) {
 	if !want.Fault.Raised {
 		undefined, ours = undefinedFlags(c)
 	}
+	if c.logical {
+		undefined |= x86.FlagAF // of the instruction before
+		ours = anything
+	}
 	if compareUnordered(c, want) {
 		undefined, ours = x86.FlagsArith, anything
 	}
@@ -221,14 +225,14 @@ func compareMemory(c *testCase, addr uint64, want, got []byte) (diffs []differen
 		w, g := want[i:i+8], got[i:i+8]
 		if !bytes.Equal(w, g) {
 			at := addr + uint64(i)
-			diffs = append(diffs, difference{fmt.Sprintf("memory %#x", at), bigEndian(c.before(at, 8)), bigEndian(w), bigEndian(g)})
+			diffs = append(diffs, difference{fmt.Sprintf("memory %#x", at), bigEndian(c.memory(at, 8)), bigEndian(w), bigEndian(g)})
 		}
 	}
 	return diffs
 }
 
-// before is what a case put into memory at addr, as far as it did.
-func (c *testCase) before(addr uint64, n int) []byte {
+// memory is what a case put into memory at addr, as far as it did.
+func (c *testCase) memory(addr uint64, n int) []byte {
 	b := make([]byte, n)
 	for _, m := range c.mem {
 		for i := range b {
@@ -284,10 +288,13 @@ func (c *testCase) report(diffs []difference) string {
 	var b strings.Builder
 	f := x86.Forms()[c.form]
 	fmt.Fprintf(&b, "%s (%s), %d-bit code: % x\n", f.Syntax, f.Enc, 8*c.mode, c.code)
+	if c.before != nil {
+		fmt.Fprintf(&b, "  after: % x\n", c.before)
+	}
 	fmt.Fprintf(&b, "  again: -oracle.run='^%s$' -oracle.case=%d\n", formName(c.form), c.seed)
 	fmt.Fprintf(&b, "  operand size %d, address size %d", c.in.OpSize, c.in.AddrSize)
 	if c.in.IsMem {
-		fmt.Fprintf(&b, ", memory operand at %#x: %s", c.target, bigEndian(c.before(c.target, 16)))
+		fmt.Fprintf(&b, ", memory operand at %#x: %s", c.target, bigEndian(c.memory(c.target, 16)))
 	}
 	fmt.Fprintf(&b, "\n ")
 	for i, v := range c.state.Regs {

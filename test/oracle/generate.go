@@ -16,6 +16,11 @@ type testCase struct {
 	modrm int
 	at    uint64 // address of the instruction
 	state state
+	// before is an instruction that sets flags and is executed right before, or nil: the interpreter computes flags late.
+	// It leaves AF undefined if it is a logical one.
+	before  []byte
+	logical bool
+
 	mem   []patch
 	chunk uint64 // iterations of a string instruction to run at a time
 
@@ -46,6 +51,9 @@ func generate(form uint16, mode int, seed uint64) (c *testCase, ok bool) {
 	}
 	if p := prepare[c.in.Op]; p != nil {
 		p(c, s)
+	}
+	if s.chance(35) {
+		c.precede(s)
 	}
 	if mode != 8 {
 		for i := range 8 {
@@ -89,6 +97,56 @@ func (c *testCase) place(s source) {
 }
 
 const userFlags = x86.FlagsArith | x86.FlagDF
+
+// precede puts an instruction before that changes flags, and at most a register that nothing depends on.
+func (c *testCase) precede(s source) {
+	switch c.in.Op {
+	case x86.OpLAHF, x86.OpPUSHF, x86.OpPOPF:
+		return // AF may be undefined
+	}
+	size := 1 << s.IntN(4)
+	if c.mode != 8 {
+		size = 1 << s.IntN(3)
+	}
+	wide := byte(0)
+	if size > 1 {
+		wide = 1
+	}
+	alu := byte(s.IntN(8))
+	op := []byte{alu<<3 | wide}
+	src, dst := byte(s.IntN(8)), byte(s.IntN(8))
+	unary := byte(0)
+	free := func(r uint8) bool { return !c.addressed(r) && r != c.in.Reg && r != c.in.RM }
+	switch {
+	case c.mode != 8 || !free(8+dst): // CMP and TEST change no register
+		op = [][]byte{{0x38 | wide}, {0x84 | wide}}[s.IntN(2)]
+		c.logical = op[0]&^1 == 0x84
+	case s.chance(40): // INC, DEC, NEG, NOT
+		unary = [...]byte{0, 1, 3, 2}[s.IntN(4)]
+		op[0] = 0xfe | wide
+		if unary >= 2 {
+			op[0] = 0xf6 | wide
+		}
+		src = unary
+	default:
+		c.logical = alu == 1 || alu == 4 || alu == 6
+	}
+	if size == 2 {
+		c.before = append(c.before, 0x66)
+	}
+	if c.mode == 8 {
+		rex := byte(0x41) // the destination is one of R8 to R15
+		if size == 8 {
+			rex |= 8
+		}
+		if unary == 0 && src&1 != 0 && op[0] < 0xf6 {
+			rex |= 4
+		}
+		c.before = append(c.before, rex)
+	}
+	c.before = append(append(c.before, op...), 0xc0|src<<3|dst)
+	c.state.RIP -= uint64(len(c.before))
+}
 
 func (c *testCase) fillState(s source) {
 	st := &c.state

@@ -125,9 +125,9 @@ func (g *guest) at(addr uint64, n int) []byte { return g.mem[addr-base:][:n:n] }
 // setCode writes code, and tells the interpreter.
 func (g *guest) setCode(addr uint64, code []byte) { g.ram.WriteAt(code, addr-base+paSpan) }
 
-// run executes from state in until steps instructions have retired, or one raised an exception. mode
-// is the size of the code segment. A REP instruction is run to its end, chunk iterations at a time.
-func (g *guest) run(in *state, mode, steps int, chunk uint64) (out state) {
+// run executes the instruction at address at, and one before it if state in begins there, or until one raised an
+// exception. mode is the size of the code segment. A REP instruction is run to its end, chunk iterations at a time.
+func (g *guest) run(in *state, at uint64, mode int, chunk uint64) (out state) {
 	c := g.c
 	step := c.Step
 	*c.State = g.template
@@ -143,18 +143,14 @@ func (g *guest) run(in *state, mode, steps int, chunk uint64) (out state) {
 	}
 	c.ModeChanged()
 
-	for range steps {
-		rip := c.Regs[x86.RIP]
-		for n := 0; c.Regs[x86.RIP] == rip && c.CPL == 3 && n < 1<<16; n++ {
-			c.Attention = false
-			g.e.Run(c.Step + chunk)
-			if c.Attention && c.Step == step {
-				continue
-			}
-		}
-		if c.CPL != 3 {
-			break
-		}
+	until := c.Step + chunk
+	if in.RIP != at {
+		until++ // both in one go, so that the second finds the flags as the first leaves them
+	}
+	for n := 0; (c.Regs[x86.RIP] == at || c.Regs[x86.RIP] == in.RIP) && c.CPL == 3 && n < 1<<16; n++ {
+		c.Attention = false
+		g.e.Run(until)
+		until = c.Step + chunk
 	}
 	out.RIP, out.RFLAGS, out.FX = c.Regs[x86.RIP], c.Flags(), c.FX
 	copy(out.Regs[:], c.Regs[:])

@@ -17,7 +17,7 @@ import (
 
 var (
 	seedFlag     = flag.Uint64("oracle.seed", 1, "seed of the generated instructions")
-	casesFlag    = flag.Int("oracle.n", 300, "cases of each form")
+	casesFlag    = flag.Int("oracle.n", 100, "cases of each form")
 	durationFlag = flag.Duration("oracle.duration", 0, "go on with other seeds for this long; REFAULT_SOAK sets it too")
 	runFlag      = flag.String("oracle.run", "", "regular expression that picks forms by name")
 	caseFlag     = flag.Uint64("oracle.case", 0, "run the case of this seed only")

@@ -150,6 +150,9 @@ func compareStates(c *testCase, want, got *state) (diffs []difference) {
 			wf.CR2, wf.Err = gf.CR2, gf.Err // where an operand of many parts is touched first is the processor's business
 		}
 	}
+	if partial(c.in.Op) && wf.Raised && gf.Raised && (wf.Vec == x86.VecPF || gf.Vec == x86.VecPF) {
+		return nil
+	}
 	if wf != gf {
 		diff("exception", "%v", "", wf, gf)
 	}
@@ -158,6 +161,9 @@ func compareStates(c *testCase, want, got *state) (diffs []difference) {
 	}
 	for i := range want.Regs {
 		w, g := want.Regs[i], got.Regs[i]
+		if c.in.Op == x86.OpLAR && i == int(c.in.Reg) {
+			w, g = w&^0xf0000, g&^0xf0000 // undefined
+		}
 		if c.mode != 8 && i < 8 {
 			w, g = w&0xffffffff, g&0xffffffff // the rest is undefined in 32-bit code
 		}

@@ -34,7 +34,7 @@ type patch struct {
 	data []byte
 }
 
-const padSize = 32
+const padSize = 48
 
 // generate makes the case of a seed. ok is false where it came to nothing: bytes that mean something else.
 func generate(form uint16, mode int, seed uint64) (c *testCase, ok bool) {

@@ -117,21 +117,18 @@ func imm32(v uint64) []byte { return []byte{byte(v), byte(v >> 8), byte(v >> 16)
 // pad returns the code to be laid at rip, where code of a mode may go: landing pad number i.
 func (p *processor) pad(i int, rip uint64, mode int) []byte {
 	if mode == 8 {
-		return landingPad(rip, false)
+		return landingPad(rip)
 	}
 	at := longPads + uint64(i)*longPadSize
-	copy(p.at(at, longPadSize), landingPad(rip, true))
+	copy(p.at(at, longPadSize), landingPad(rip))
 	return append(append([]byte{0xea}, imm32(at)...), selUserCS, 0) // jmp far
 }
 
-// landingPad is code that stores RAX, then rip as where the instruction went, and leaves. After 32-bit
-// code DS and ES have to become null again.
-func landingPad(rip uint64, segments bool) (b []byte) {
+// landingPad is code that stores RAX, then rip as where the instruction went, and leaves. DS and ES become null again.
+func landingPad(rip uint64) (b []byte) {
 	b = append(b, abs32([]byte{0x48, 0x89}, 0, regAddr(0))...) // mov [RAX of the context], rax
-	if segments {
-		b = append(b, 0xb8, 0, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xc0) // mov eax, 0; mov ds, eax; mov es, eax
-	}
-	b = append(b, 0xb8) // mov eax, rip
+	b = append(b, 0xb8, 0, 0, 0, 0, 0x8e, 0xd8, 0x8e, 0xc0)    // mov eax, 0; mov ds, eax; mov es, eax
+	b = append(b, 0xb8)                                        // mov eax, rip
 	b = append(b, imm32(rip)...)
 	b = append(b, abs32([]byte{0x48, 0x89}, 0, contextAddr+offRIP)...) // mov [RIP of the context], rax
 	return append(b, abs32([]byte{0xff}, 4, contextAddr+offExit)...)   // jmp [exit]
@@ -150,7 +147,7 @@ const (
 
 func (p *processor) layPads() {
 	p.entry, p.faultPad = entryPad, faultPad
-	copy(p.at(faultPad, 64), landingPad(0, true))
+	copy(p.at(faultPad, 64), landingPad(0))
 }
 
 // run executes the code at in.RIP, which is of a mode, from state in; its landing pads are laid.

@@ -19,6 +19,9 @@ var prepare = map[x86.Op]func(c *testCase, s source){
 	x86.OpENTER: prepareFrame, x86.OpLEAVE: prepareFrame,
 	x86.OpPOP: prepareStack, x86.OpPUSH: prepareStack, x86.OpPOPA: prepareStack, x86.OpPUSHA: prepareStack, x86.OpPUSHF: prepareStack,
 	x86.OpPOPF: preparePopf, x86.OpXLAT: prepareXlat, x86.OpMASKMOV: prepareMask,
+	x86.OpLAR: prepareSelector, x86.OpLSL: prepareSelector, x86.OpVERR: prepareSelector, x86.OpVERW: prepareSelector, x86.OpMOVToSeg: prepareSelector,
+	x86.OpLoadFar: prepareFarPointer, x86.OpJMPF: prepareFarPointer, x86.OpCALLF: prepareFarPointer,
+	x86.OpRETF: prepareFarReturn, x86.OpIRET: prepareFarReturn, x86.OpPOPSeg: preparePopSegment,
 	x86.OpINT: prepareInt, x86.OpXSAVE: prepareComponents, x86.OpXRSTOR: prepareComponents,
 	x86.OpFXRSTOR: prepareImage, x86.OpLDMXCSR: prepareImage,
 }
@@ -185,6 +188,73 @@ func prepareJump(c *testCase, s source) {
 		*c.reg(in.RM) = pad
 	}
 	prepareStack(c, s)
+}
+
+// selector picks one of a descriptor that Linux and the guest have alike, or of none.
+func (s source) selector() uint64 {
+	all := [...]uint64{0, 1, 3, 0x08, 0x10, 0x18, 0x1b, 0x20, 0x23, 0x28, 0x2a, 0x2b, 0x2b, 0x2b, 0x30, 0x33, 0x33, 0x07, 0x1000, 0xfff3}
+	return all[s.IntN(len(all))]
+}
+
+func prepareSelector(c *testCase, s source) {
+	v := s.selector()
+	if c.in.IsMem {
+		c.store(c.target, v, 2)
+	} else {
+		c.set(c.in.RM, s.Uint64()<<16|v)
+	}
+}
+
+// codeSelector is the one of code of the case's mode, mostly.
+func (c *testCase) codeSelector(s source) uint64 {
+	switch v := s.selector(); {
+	case s.chance(30) && v&^7 != selUserCS&^7 && v&^7 != selUser32&^7: // which would change the mode
+		return v
+	case c.mode == 8:
+		return selUserCS
+	}
+	return selUser32
+}
+
+func prepareFarPointer(c *testCase, s source) {
+	off, sel := c.pads[s.IntN(3)], c.codeSelector(s)
+	if c.in.Op == x86.OpLoadFar {
+		off, sel = s.integer(), s.selector()
+	}
+	n := int(c.in.OpSize)
+	if !c.in.IsMem {
+		b := binary.LittleEndian.AppendUint64(nil, off)[:n]
+		b = append(b, byte(sel), byte(sel>>8))
+		copy(c.code[len(c.code)-n-2:], b)
+		c.decode()
+	} else {
+		c.store(c.target, off, n)
+		c.store(c.target+uint64(n), sel, 2)
+	}
+	if c.in.Op == x86.OpCALLF {
+		prepareStack(c, s)
+	}
+}
+
+func prepareFarReturn(c *testCase, s source) {
+	prepareStack(c, s)
+	n := uint64(c.in.OpSize)
+	c.store(c.sp(), c.pads[s.IntN(3)], int(n))
+	c.store(c.sp()+n, s.Uint64()<<16|c.codeSelector(s), int(n))
+	if c.in.Op == x86.OpIRET {
+		c.store(c.sp()+2*n, s.Uint64()&popfMask, int(n))
+		c.store(c.sp()+3*n, stackAddr+uint64(s.IntN(0x1000))*2, int(n))
+		ss := uint64(selUserDS)
+		if s.chance(20) {
+			ss = s.selector()
+		}
+		c.store(c.sp()+4*n, s.Uint64()<<16|ss, int(n))
+	}
+}
+
+func preparePopSegment(c *testCase, s source) {
+	prepareStack(c, s)
+	c.store(c.sp(), s.Uint64()<<16|s.selector(), int(c.in.OpSize))
 }
 
 func (c *testCase) sp() uint64 { return c.state.Regs[x86.RSP] }

@@ -28,6 +28,9 @@ func vendorDiffers(c *testCase, isAMD bool) string {
 	if in.Op == x86.OpMASKMOV && in.AddrSize == 2 {
 		return "where masked bytes fault, processors differ"
 	}
+	if in.Op == x86.OpMOVToSeg && (in.Reg&7 == x86.FS || in.Reg&7 == x86.GS) {
+		return "would change this thread"
+	}
 	if in.IsMem && in.AddrSize == 2 && c.target+uint64(c.operandSize()) > 1<<16 {
 		return "whether an operand wraps around at 64 KiB, processors differ"
 	}
@@ -38,6 +41,10 @@ func vendorDiffers(c *testCase, isAMD bool) string {
 	case x86.OpJCC, x86.OpJMP, x86.OpCALL, x86.OpRET, x86.OpLOOP, x86.OpLOOPE, x86.OpLOOPNE, x86.OpJCXZ:
 		if in.Prefix&x86.PrefixData != 0 && c.mode == 8 {
 			return "AMD processors honour 66 on near branches"
+		}
+	case x86.OpJMPF, x86.OpCALLF, x86.OpLoadFar:
+		if in.Rex&8 != 0 {
+			return "AMD processors have no far pointers with 64-bit offsets"
 		}
 	case x86.OpMOVSXD:
 		if in.OpSize == 2 && in.IsMem {
@@ -51,8 +58,15 @@ func vendorDiffers(c *testCase, isAMD bool) string {
 	return ""
 }
 
-// partial reports operations that processors may leave half done when they fault.
-func partial(op x86.Op) bool { return op == x86.OpPUSHA || op == x86.OpPOPA }
+// partial reports operations that processors may leave half done when they fault, and whose
+// parts they access in an order of their own.
+func partial(op x86.Op) bool {
+	switch op {
+	case x86.OpPUSHA, x86.OpPOPA, x86.OpCALLF, x86.OpRETF, x86.OpIRET:
+		return true
+	}
+	return false
+}
 
 // faultDiffers reports whether the state after an exception is not the same on all processors.
 func faultDiffers(c *testCase, want, got *state) bool {

@@ -26,7 +26,8 @@ var ataKind = Kind{
 		{Name: "bytes", Doc: "how much of the write arrives (error=torn)"},
 		{Name: "target", Doc: "sector that is written instead (error=misdirected)"},
 	},
-	Resolve: func(m *vmm.Machine, a Args) (*vmm.Fault, error) {
+	Lasts: true,
+	Resolve: func(m *vmm.Machine, a Args) ([]*vmm.Fault, error) {
 		kind, _ := ata.ParseFaultKind(a.Text("error"))
 		n := int(min(a.Uint("drive"), 1<<16))
 		d, err := m.Drive(n)
@@ -62,6 +63,6 @@ var ataKind = Kind{
 			f.ID = max(f.ID, other.ID)
 		}
 		f.ID++
-		return &vmm.Fault{Kind: vmm.FaultDisk, Drive: n, Disk: f}, nil
+		return one(&vmm.Fault{Kind: vmm.FaultDisk, Drive: n, Disk: f}), nil
 	},
 }

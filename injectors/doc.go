@@ -15,6 +15,20 @@
 //
 // The text is the same in a flag, in a plan and in the log.
 //
+// A trigger may be a sequence of stages, each looked for once the one before it came:
+//
+//	mem:vaddr=jiffies,bit=3@console:^hello@exec:__x64_sys_read#2@+100
+//
+// TriggerKinds lists them; what a stage looks for is seen by hooks of the machine that
+// are on only while it is looked for (vmm.Observer, vmm.Watch). The scheduler says
+// where exactly the fault then takes effect.
+//
+// # How often does it happen?
+//
+// Keys that every kind has say so: times, every and p. Of a fault that is done in an
+// instant (a bit flips) they count the occurrences of the last stage. Of one that stays
+// in the machine (a bad sector) they count what it does there, and the trigger plants it once.
+//
 // # How is a kind added?
 //
 // One file with one Kind value, and its name in the table in kinds.go. The kind's

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"refault/vmm"
 )
@@ -20,25 +19,21 @@ type Fault struct {
 	Kind    *Kind
 	Args    Args
 	Trigger Trigger
-	text    string
+
+	// Times is how often it happens, zero without limit; Every makes it every n-th occurrence of the
+	// trigger, and Chance (0 to 1) a matter of luck, drawn from Seed.
+	Times, Every uint64
+	Chance       float64
+	Seed         uint64
+	// ID names it, for triggers of others.
+	ID string
+
+	text  string
+	bound bool
 }
 
 // String returns the description that Parse took.
 func (f *Fault) String() string { return f.text }
-
-// Trigger says when a fault happens. Exactly one of its fields is set.
-type Trigger struct {
-	Step   uint64 // AtStep: when that many instructions have retired
-	TimeNs uint64 // otherwise: when virtual time has reached it
-	AtStep bool
-}
-
-func (t Trigger) String() string {
-	if t.AtStep {
-		return fmt.Sprintf("step:%d", t.Step)
-	}
-	return "time:" + time.Duration(t.TimeNs).String()
-}
 
 // Kind is a kind of fault.
 type Kind struct {
@@ -49,9 +44,35 @@ type Kind struct {
 	// Source is where the behaviour is specified.
 	Source string
 	Keys   []Key
+	// Lasts: the fault stays in the machine, and the keys times, every and p say what it does
+	// there; otherwise they say how often the trigger makes it happen.
+	Lasts bool `json:",omitempty"`
 	// Resolve turns the keys into what happens to this machine. It is called at the
 	// trigger's position and does not change the machine.
-	Resolve func(m *vmm.Machine, a Args) (*vmm.Fault, error) `json:"-"`
+	Resolve func(m *vmm.Machine, a Args) ([]*vmm.Fault, error) `json:"-"`
+}
+
+// commonKeys are keys of every kind. Of one that Lasts, Resolve looks at the first three.
+var commonKeys = []Key{
+	{Name: "times", Doc: "how often it happens; 0: without limit", Default: "1"},
+	{Name: "every", Doc: "it happens at every n-th occasion", Default: "1"},
+	{Name: "p", Doc: "it happens with this chance at each occasion, from 0 to 1", Default: "1", Text: true},
+	{Name: "seed", Doc: "of the draws for p (default: the recording's)"},
+	{Name: "id", Doc: "a name, for the trigger after: of another fault", Text: true},
+}
+
+// CommonKeys lists the keys that every kind has.
+func CommonKeys() []Key { return commonKeys }
+
+// keys returns the kind's own and the common keys. A kind may have one of those with another default.
+func (k *Kind) keys() []Key {
+	all := slices.Clone(k.Keys)
+	for _, c := range commonKeys {
+		if !slices.ContainsFunc(k.Keys, func(o Key) bool { return o.Name == c.Name }) {
+			all = append(all, c)
+		}
+	}
+	return all
 }
 
 // Key is one key of a kind.
@@ -62,12 +83,13 @@ type Key struct {
 	Needed  bool     // must be given
 	Values  []string // the words that it takes; nil: a number, unless Text
 	Text    bool     // takes any text
+	Addr    bool     // takes a symbol with an offset too
 }
 
 // Args are the values of a kind's keys, defaults filled in.
 type Args struct {
 	kind   *Kind
-	values []string // by index of Kind.Keys
+	values []string // by index of Kind.keys
 }
 
 // Has reports whether a key has a value.
@@ -75,7 +97,7 @@ func (a Args) Has(name string) bool { return a.Text(name) != "" }
 
 // Text returns the value of a key as it was written.
 func (a Args) Text(name string) string {
-	i := slices.IndexFunc(a.kind.Keys, func(k Key) bool { return k.Name == name })
+	i := slices.IndexFunc(a.kind.keys(), func(k Key) bool { return k.Name == name })
 	if i < 0 {
 		panic("BUG: kind " + a.kind.Name + " has no key " + name)
 	}
@@ -93,41 +115,42 @@ func Parse(text string) (*Fault, error) {
 	bad := func(format string, args ...any) (*Fault, error) {
 		return nil, fmt.Errorf("fault %q: %s: %w", text, fmt.Sprintf(format, args...), ErrSpec)
 	}
-	at := strings.LastIndexByte(text, '@')
-	if at < 0 {
+	what, when, found := strings.Cut(text, "@")
+	name, rest, _ := strings.Cut(what, ":")
+	kind := findKind(name)
+	if kind == nil {
+		return bad("no kind %q%s; the kinds are %s", name, didYouMean(name, kindNames()), strings.Join(kindNames(), ", "))
+	}
+	if !found {
 		return bad("no trigger; add one, for example @step:1000000")
 	}
-	trigger, err := parseTrigger(text[at+1:])
+	trigger, err := parseTrigger(when)
 	if err != nil {
 		return bad("%v", err)
 	}
-	name, rest, _ := strings.Cut(text[:at], ":")
-	kind := findKind(name)
-	if kind == nil {
-		return bad("no kind %q; the kinds are %s", name, strings.Join(kindNames(), ", "))
-	}
-	args := Args{kind: kind, values: make([]string, len(kind.Keys))}
-	given := make([]bool, len(kind.Keys))
+	keys := kind.keys()
+	args := Args{kind: kind, values: make([]string, len(keys))}
+	given := make([]bool, len(keys))
 	for _, pair := range strings.Split(rest, ",") {
 		if pair == "" {
 			continue
 		}
 		key, value, found := strings.Cut(pair, "=")
-		i := slices.IndexFunc(kind.Keys, func(k Key) bool { return k.Name == key })
+		i := slices.IndexFunc(keys, func(k Key) bool { return k.Name == key })
 		switch {
 		case i < 0:
-			return bad("%s has no key %q; its keys are %s", kind.Name, key, strings.Join(kind.keyNames(), ", "))
+			return bad("%s has no key %q%s; its keys are %s", kind.Name, key, didYouMean(key, kind.keyNames()), strings.Join(kind.keyNames(), ", "))
 		case !found || value == "":
 			return bad("key %s has no value", key)
 		case given[i]:
 			return bad("key %s is given twice", key)
 		}
-		if err := kind.Keys[i].check(value); err != nil {
+		if err := keys[i].check(value); err != nil {
 			return bad("%v", err)
 		}
 		args.values[i], given[i] = value, true
 	}
-	for i, k := range kind.Keys {
+	for i, k := range keys {
 		if !given[i] {
 			if k.Needed {
 				return bad("%s needs key %s (%s)", kind.Name, k.Name, k.Doc)
@@ -135,12 +158,45 @@ func Parse(text string) (*Fault, error) {
 			args.values[i] = k.Default
 		}
 	}
-	return &Fault{Kind: kind, Args: args, Trigger: trigger, text: text}, nil
+	f := &Fault{Kind: kind, Args: args, Trigger: trigger, text: text, ID: args.Text("id")}
+	if err := f.behaviour(); err != nil {
+		return bad("%v", err)
+	}
+	return f, nil
+}
+
+// behaviour reads the common keys.
+func (f *Fault) behaviour() error {
+	f.Times, f.Every, f.Seed = f.Args.Uint("times"), f.Args.Uint("every"), f.Args.Uint("seed")
+	var err error
+	if f.Chance, err = strconv.ParseFloat(f.Args.Text("p"), 64); err != nil || !(f.Chance > 0 && f.Chance <= 1) {
+		return fmt.Errorf("key p is %q; it is a chance above 0 and up to 1", f.Args.Text("p"))
+	}
+	if f.Every == 0 {
+		return errors.New("key every counts from 1")
+	}
+	if f.Kind.Lasts {
+		f.Times, f.Every, f.Chance = 1, 1, 1
+		return nil
+	}
+	if f.Times != 1 {
+		last := f.Trigger.Stages[len(f.Trigger.Stages)-1]
+		if s, ok := last.cond.(*atStep); ok && s.period == 0 {
+			return fmt.Errorf("it cannot happen more than once at %s; give a period, as in %s/1e6", last.Text, last.Text)
+		}
+		if s, ok := last.cond.(*atTime); ok && s.periodNs == 0 {
+			return fmt.Errorf("it cannot happen more than once at %s; give a period, as in %s/10ms", last.Text, last.Text)
+		}
+		if _, ok := last.cond.(*relative); ok {
+			return fmt.Errorf("it cannot happen more than once at %s", last.Text)
+		}
+	}
+	return nil
 }
 
 func (k *Kind) keyNames() []string {
 	var names []string
-	for _, key := range k.Keys {
+	for _, key := range k.keys() {
 		names = append(names, key.Name)
 	}
 	return names
@@ -156,29 +212,14 @@ func (k *Key) check(value string) error {
 		}
 		return nil
 	}
-	if _, err := ParseUint(value); err != nil {
+	_, err := ParseUint(value)
+	if k.Addr {
+		_, err = ParseExpr(value)
+	}
+	if err != nil {
 		return fmt.Errorf("key %s: %w", k.Name, err)
 	}
 	return nil
-}
-
-func parseTrigger(s string) (Trigger, error) {
-	kind, value, _ := strings.Cut(s, ":")
-	switch kind {
-	case "step":
-		n, err := ParseUint(value)
-		if err != nil {
-			return Trigger{}, fmt.Errorf("trigger step: %w", err)
-		}
-		return Trigger{Step: n, AtStep: true}, nil
-	case "time":
-		d, err := time.ParseDuration(value)
-		if err != nil || d < 0 {
-			return Trigger{}, fmt.Errorf("trigger time: %q is not a time; write for example 1.5s or 200ms", value)
-		}
-		return Trigger{TimeNs: uint64(d)}, nil
-	}
-	return Trigger{}, fmt.Errorf("no trigger %q; the triggers are step:N and time:DURATION", kind)
 }
 
 // ParseUint reads a number: decimal, hexadecimal with 0x, or with a whole power of ten as in 5e8.

@@ -3,6 +3,9 @@ package injectors
 import (
 	"errors"
 	"fmt"
+	"os"
+	"slices"
+	"strconv"
 
 	"refault/replay"
 	"refault/traces"
@@ -33,14 +36,16 @@ func Inject(golden *replay.Player, dir string, faults []*Fault, opt replay.Optio
 	var texts []string
 	for _, f := range faults {
 		texts = append(texts, f.String())
-		if f.Trigger.AtStep {
-			if f.Trigger.Step < golden.Start() || f.Trigger.Step > golden.End() {
-				return nil, fmt.Errorf("fault %q: the recording %s has steps %d to %d: %w", f, golden.Dir, golden.Start(), golden.End(), replay.ErrBeyond)
+		if !f.bound {
+			if err := f.Bind(nil); err != nil {
+				return nil, err
 			}
-			from = min(from, f.Trigger.Step)
-		} else {
-			from = min(from, golden.StepAtTime(f.Trigger.TimeNs))
 		}
+		first, err := f.first(golden, faults)
+		if err != nil {
+			return nil, err
+		}
+		from = min(from, first)
 	}
 	if opt.MaxSteps == 0 {
 		opt.MaxSteps = hangFactor*golden.End() + hangMargin
@@ -48,13 +53,37 @@ func Inject(golden *replay.Player, dir string, faults []*Fault, opt replay.Optio
 	inj := new(Injection)
 	var err error
 	inj.rec, err = replay.Fork(golden, dir, from, func(m *vmm.Machine, next vmm.Inputs) vmm.Inputs {
-		inj.sched = NewScheduler(m, next, faults)
+		inj.sched = NewScheduler(m, next, faults, golden.Manifest.Seed)
 		return inj.sched
 	}, texts, opt, images...)
 	if err != nil {
 		return nil, err
 	}
+	if err := inj.sched.Err(); err != nil {
+		return nil, errors.Join(err, inj.Close(), os.RemoveAll(dir))
+	}
 	return inj, nil
+}
+
+// first returns a step of golden from which the fault's trigger has to be looked for.
+func (f *Fault) first(golden *replay.Player, all []*Fault) (uint64, error) {
+	for _, s := range f.Trigger.Stages {
+		if o, ok := s.cond.(*onFault); ok && !slices.ContainsFunc(all, func(x *Fault) bool { return x.ID == o.id }) {
+			if n, err := strconv.Atoi(o.id); err != nil || n < 1 || n > len(all) {
+				return 0, fmt.Errorf("fault %q: trigger %s: no fault has that id=, and there are %d: %w", f, s.Text, len(all), ErrSpec)
+			}
+		}
+	}
+	switch c := f.Trigger.Stages[0].cond.(type) {
+	case *atStep:
+		if c.first < golden.Start() || c.first > golden.End() {
+			return 0, fmt.Errorf("fault %q: the recording %s has steps %d to %d: %w", f, golden.Dir, golden.Start(), golden.End(), replay.ErrBeyond)
+		}
+		return c.first, nil
+	case *atTime:
+		return golden.StepAtTime(c.firstNs), nil
+	}
+	return golden.Start(), nil
 }
 
 // Run runs the faulty machine to its end and completes the recording. Armed returns
@@ -69,6 +98,9 @@ func (i *Injection) Run() (*traces.End, error) {
 
 // Armed returns the faults whose trigger never came.
 func (i *Injection) Armed() []*Fault { return i.sched.Armed() }
+
+// Waiting is Armed with how near each came.
+func (i *Injection) Waiting() []Waiting { return i.sched.Waiting() }
 
 // Interrupt ends the run soon. It is safe to call from another goroutine.
 func (i *Injection) Interrupt() { i.rec.Machine().Interrupt() }

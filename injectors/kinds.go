@@ -1,7 +1,12 @@
 package injectors
 
+import "refault/vmm"
+
 // kinds is the table of all kinds of fault. A new kind is a new file and a row here.
 var kinds = []*Kind{&mceKind, &memKind, &regKind, &ataKind}
+
+// one is what Resolve returns where a fault is one thing.
+func one(f *vmm.Fault) []*vmm.Fault { return []*vmm.Fault{f} }
 
 // Kinds lists the kinds of fault.
 func Kinds() []*Kind { return kinds }

@@ -75,7 +75,7 @@ var mceKind = Kind{
 	Resolve: resolveMCE,
 }
 
-func resolveMCE(m *vmm.Machine, a Args) (*vmm.Fault, error) {
+func resolveMCE(m *vmm.Machine, a Args) ([]*vmm.Fault, error) {
 	f := &vmm.Fault{
 		Kind: vmm.FaultMCE,
 		CPU:  int(a.Uint("cpu")),
@@ -103,7 +103,7 @@ func resolveMCE(m *vmm.Machine, a Args) (*vmm.Fault, error) {
 			return nil, outsideRAM(m, "mce", f.Addr)
 		}
 	}
-	return f, nil
+	return one(f), nil
 }
 
 func outsideRAM(m *vmm.Machine, kind string, addr uint64) error {

@@ -13,11 +13,11 @@ var memKind = Kind{
 	Source: "fault-injection literature: single- and multi-bit upsets",
 	Keys: []Key{
 		{Name: "addr", Doc: "physical address"},
-		{Name: "vaddr", Doc: "virtual address, in the address space that is current at the trigger"},
+		{Name: "vaddr", Doc: "virtual address, in the address space that is current at the trigger", Addr: true},
 		{Name: "bit", Doc: "the bit to flip, counted from the address", Default: ""},
 		{Name: "mask", Doc: "the bits to flip, as a number of up to 64 bits, little-endian from the address"},
 	},
-	Resolve: func(m *vmm.Machine, a Args) (*vmm.Fault, error) {
+	Resolve: func(m *vmm.Machine, a Args) ([]*vmm.Fault, error) {
 		f := &vmm.Fault{Kind: vmm.FaultMemory, Addr: a.Uint("addr")}
 		switch {
 		case a.Has("addr") == a.Has("vaddr"):
@@ -38,7 +38,7 @@ var memKind = Kind{
 		if !m.RAM.ReadAt(make([]byte, len(mask)), f.Addr) {
 			return nil, outsideRAM(m, "mem", f.Addr)
 		}
-		return f, nil
+		return one(f), nil
 	},
 }
 

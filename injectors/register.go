@@ -18,7 +18,7 @@ var regKind = Kind{
 		{Name: "mask", Doc: "the bits to flip"},
 		{Name: "cpu", Doc: "the processor", Default: "0"},
 	},
-	Resolve: func(m *vmm.Machine, a Args) (*vmm.Fault, error) {
+	Resolve: func(m *vmm.Machine, a Args) ([]*vmm.Fault, error) {
 		r, ok := x86.LookupRegister(a.Text("name"))
 		if !ok {
 			return nil, fmt.Errorf("reg: no register %q (dump --at STEP regs lists them): %w", a.Text("name"), ErrSpec)
@@ -31,6 +31,6 @@ var regKind = Kind{
 		if len(mask) > r.Size {
 			return nil, fmt.Errorf("reg: %s has %d bits: %w", r.Name, 8*r.Size, ErrSpec)
 		}
-		return &vmm.Fault{Kind: vmm.FaultRegister, CPU: int(min(a.Uint("cpu"), 1<<16)), Register: r.Name, Mask: mask}, nil
+		return one(&vmm.Fault{Kind: vmm.FaultRegister, CPU: int(min(a.Uint("cpu"), 1<<16)), Register: r.Name, Mask: mask}), nil
 	},
 }

@@ -73,6 +73,10 @@ type Machine struct {
 	engine Engine
 	inputs Inputs
 
+	watches   watches
+	observers []*Observer
+	dma       bool // a bus master accesses memory
+
 	devices     []dev.Device
 	interrupted atomic.Bool
 	// The last position at which the door was opened; of the host, not of the machine.
@@ -176,9 +180,11 @@ func (m *Machine) compose(cfg Config) {
 		m.stop(DebugExit)
 	})
 	m.pm = acpi.NewPM(acpi.PMConfig{Queue: m.queue, SCI: isa(9), PowerOff: func() { m.stop(PowerOff) }})
-	ide := ata.New(ata.Config{Queue: m.queue, Memory: m.RAM, IRQ: [2]dev.Line{isa(14), isa(15)}})
+	ide := ata.New(ata.Config{Queue: m.queue, Memory: busMaster{m}, IRQ: [2]dev.Line{isa(14), isa(15)}})
 	for i, d := range cfg.Disks {
-		m.drives = append(m.drives, ide.Attach(i/2, i%2, d, ata.Params{}))
+		drive := ide.Attach(i/2, i%2, d, ata.Params{})
+		drive.Starting = func(ops ata.Ops, lba, count uint64) { m.observeCommand(i, ops, lba, count) }
+		m.drives = append(m.drives, drive)
 	}
 	m.pci.Add(pci.Addr(1, 1), ide.PCI())
 
@@ -230,6 +236,7 @@ func (p processor) SMI()       {}
 
 func (m *Machine) output(b byte) {
 	m.core.said(b)
+	m.observeOutput(b)
 	if m.Console != nil {
 		m.Console(b)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"strings"
 
 	"refault/injectors"
@@ -20,21 +21,30 @@ var faultsVerb = verb{
 		fmt.Fprint(a.out, "A fault is KIND:key=value,...@TRIGGER.\n")
 		for _, k := range injectors.Kinds() {
 			fmt.Fprintf(a.out, "\n%s: %s\n  the guest sees: %s\n  source: %s\n", k.Name, k.Doc, k.Sees, k.Source)
-			for _, key := range k.Keys {
-				doc := key.Doc
-				if key.Values != nil {
-					doc += ": " + strings.Join(key.Values, ", ")
-				}
-				switch {
-				case key.Needed:
-					doc += " (needed)"
-				case key.Default != "":
-					doc += " (default " + key.Default + ")"
-				}
-				fmt.Fprintf(a.out, "    %-10s %s\n", key.Name, doc)
-			}
+			printKeys(a.out, k.Keys)
 		}
-		fmt.Fprint(a.out, "\nTriggers:\n    step:N     when N instructions have retired\n    time:T     at virtual time T, as 1.5s or 200ms\n")
+		fmt.Fprint(a.out, "\nKeys of every kind:\n")
+		printKeys(a.out, injectors.CommonKeys())
+		fmt.Fprint(a.out, "\nTriggers; one @ after another is a sequence:\n")
+		for _, t := range injectors.TriggerKinds() {
+			fmt.Fprintf(a.out, "    %s\n               %s\n", t.Syntax, t.Doc)
+		}
 		return statusDone, nil
 	},
+}
+
+func printKeys(w io.Writer, keys []injectors.Key) {
+	for _, key := range keys {
+		doc := key.Doc
+		if key.Values != nil {
+			doc += ": " + strings.Join(key.Values, ", ")
+		}
+		switch {
+		case key.Needed:
+			doc += " (needed)"
+		case key.Default != "":
+			doc += " (default " + key.Default + ")"
+		}
+		fmt.Fprintf(w, "    %-10s %s\n", key.Name, doc)
+	}
 }

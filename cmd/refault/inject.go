@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 
 	"refault/injectors"
 	"refault/replay"
+	"refault/traces"
 )
 
 type injectFlags struct {
@@ -62,6 +64,9 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 		return 0, err
 	}
 	defer p.Close()
+	if err := bind(faults, p.Manifest); err != nil {
+		return 0, err
+	}
 	prog := newProgress(a.err, "injecting")
 	opt := replay.Options{MarkEvery: i.markEvery, SnapshotEvery: i.snapshotEvery, MaxSteps: i.maxSteps}
 	flush := func() {}
@@ -79,7 +84,7 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 	undo()
 	flush()
 	prog.done()
-	armed := inj.Armed()
+	waiting := inj.Waiting()
 	if e := inj.Close(); err == nil {
 		err = e
 	}
@@ -87,8 +92,8 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 		return 0, err
 	}
 	var never []string
-	for _, f := range armed {
-		never = append(never, f.String())
+	for _, w := range waiting {
+		never = append(never, w.String())
 	}
 	if i.json {
 		if err := writeJSON(a.out, struct {
@@ -105,8 +110,28 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 		fmt.Fprintf(a.err, "refault: recorded %s: %s steps; ended: %s\n", i.out, grouped(end.Step), endText(end.Reason, end.Status))
 	}
 	if len(never) > 0 {
-		return 0, fmt.Errorf("the run ended at step %d, %s, before the trigger of %s came; %s holds what happened without it",
-			end.Step, seconds(end.TimeNs), strings.Join(never, " and "), i.out)
+		return 0, fmt.Errorf("the run ended at step %d, %s, before a trigger came (%s); %s holds what happened without it",
+			end.Step, seconds(end.TimeNs), strings.Join(never, "; "), i.out)
 	}
 	return statusDone, nil
+}
+
+// bind resolves the symbols that faults name, in the recorded kernel.
+func bind(faults []*injectors.Fault, m *traces.Manifest) error {
+	var table injectors.Symbols
+	if slices.ContainsFunc(faults, (*injectors.Fault).Symbolic) {
+		t, err := symbols(m)
+		if err != nil {
+			return fmt.Errorf("reading the kernel's symbols: %w", err)
+		}
+		if t != nil {
+			table = t
+		}
+	}
+	for _, f := range faults {
+		if err := f.Bind(table); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -33,15 +33,19 @@ func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 	}
 	user := c.CPL == 3
 	p := c.walk(va, kind, user, m.ac)
+	observed := c.observesData(va)
+	if observed {
+		c.observer.Access(va, n, kind)
+	}
 	off, ram = c.RAM.Offset(p.pa)
 	if !ram {
 		return p.pa, 0, false
 	}
 	f := c.RAM.Flags(off)
-	if f&mem.Watched != 0 {
-		if c.Watch != nil && kind != Write {
-			c.Watch(off, n, kind)
-		}
+	if f&mem.Watched != 0 && c.Watch != nil && kind != Write {
+		c.Watch(off, n, kind)
+	}
+	if observed || f&mem.Watched != 0 {
 		return p.pa, off, true
 	}
 	if m.viewID == viewSlow {

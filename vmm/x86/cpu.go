@@ -59,9 +59,17 @@ type CPU struct {
 	FetchChanged func()
 	// Watch is called before an access to a page flagged mem.Watched. off is an offset into RAM.
 	Watch func(off uint64, n int, kind Access)
+	// Delivered is called when an exception or interrupt has been delivered.
+	Delivered func(e Exception)
+	// SystemCall is called before SYSCALL or SYSENTER changes anything.
+	SystemCall func()
+	// Delivering is set while an exception or interrupt is delivered, and DeliveredAt is the step at which that was done last.
+	Delivering  bool
+	DeliveredAt uint64
 
-	area *area
-	mmu  mmu
+	area     *area
+	mmu      mmu
+	observer *Observer
 }
 
 // Access is a kind of memory access.
@@ -71,7 +79,13 @@ const (
 	Read Access = iota
 	Write
 	Fetch
+	// Walk is the processor's own reading of its page tables.
+	Walk
 )
+
+var accessNames = [...]string{Read: "read", Write: "write", Fetch: "fetch", Walk: "walk"}
+
+func (a Access) String() string { return accessNames[a] }
 
 // Exception is an exception or interrupt to be delivered.
 type Exception struct {
@@ -83,6 +97,7 @@ type Exception struct {
 	Address uint64 // #PF: the linear address
 
 	nonCanonical bool // #GP for Address, or #SS if the access was to the stack
+	abandoned    bool // no exception at all, see Abandon
 }
 
 // guestFault unwinds a handler that raised an exception; engines recover it.
@@ -113,6 +128,7 @@ func NewCPU(id int, ram *mem.RAM, bus Bus) (*CPU, error) {
 	}
 	c := &CPU{State: &a.state, ID: id, RAM: ram, Bus: bus, area: a}
 	c.mmu.tlbs = &a.tlbs
+	c.DeliveredAt = never
 	if c.FPU, err = fpu.New(); err != nil {
 		return nil, errors.Join(fmt.Errorf("processor %d: %w", id, err), freeArea(a))
 	}
@@ -172,6 +188,7 @@ func (c *CPU) Restore(decode func(any) error) error {
 	s.Regs[RegZero] = 0
 	s.Seg[SegFlat] = Segment{}
 	*c.State = s
+	c.DeliveredAt = never
 	c.ModeChanged()
 	c.FlushTLB()
 	return nil

@@ -7,12 +7,19 @@ import "refault/vmm/mem"
 // Deliver delivers e. A fault during delivery is delivered in its place, or
 // makes a double fault, or shuts the processor down (SDM Vol. 3A 6.15, #DF).
 func (c *CPU) Deliver(e Exception) {
+	if e.abandoned {
+		c.Attention = true
+		return
+	}
 	if e.nonCanonical && c.accessesStack(e.Address) {
 		e.Vec = VecSS
 	}
 	for !c.tryDeliver(e) {
 		second := c.Exc
 		switch {
+		case second.abandoned:
+			c.Attention = true
+			return
 		case e.Vec == VecDF:
 			c.Activity = Shutdown
 			c.Attention = true
@@ -82,11 +89,15 @@ func (c *CPU) tryDeliver(e Exception) (ok bool) {
 			if !IsFault(r) {
 				panic(r)
 			}
-			cr2, step := c.CR2, c.Step
+			cr2, step, mc := c.CR2, c.Step, c.MCPending
+			activity := c.Activity
 			*c.State = saved
-			c.CR2, c.Step = cr2, step
+			c.CR2, c.Step, c.MCPending = cr2, step, mc
+			if activity == Shutdown {
+				c.Activity = Shutdown
+			}
 			c.ModeChanged()
-			ok = false
+			ok, c.Delivering = false, false
 			if c.Exc.nonCanonical {
 				c.Exc.Vec = VecSS // the tables' addresses are canonical: it was a push
 			}
@@ -95,6 +106,7 @@ func (c *CPU) tryDeliver(e Exception) (ok bool) {
 			}
 		}
 	}()
+	c.Delivering = true
 	if c.Activity == Halted {
 		c.Activity = Active
 	}
@@ -120,6 +132,10 @@ func (c *CPU) tryDeliver(e Exception) (ok bool) {
 	}
 	c.flushFetch()
 	c.Attention = true
+	c.Delivering, c.DeliveredAt = false, c.Step
+	if c.Delivered != nil {
+		c.Delivered(e)
+	}
 	return true
 }
 
@@ -296,18 +312,19 @@ type Interrupts interface {
 	Acknowledge() (vector uint8)
 }
 
-// ServiceEvents delivers at most one event at an instruction boundary, by
-// priority: machine check, debug trap, NMI, maskable interrupt (SDM Vol. 3A 6.9, table 6-2).
-func (c *CPU) ServiceEvents(from Interrupts) {
+// ServiceEvents delivers at most one event at an instruction boundary, by priority:
+// machine check, debug trap, NMI, maskable interrupt (SDM Vol. 3A 6.9, table 6-2). It
+// reports whether there was one.
+func (c *CPU) ServiceEvents(from Interrupts) bool {
 	if c.Activity == Shutdown || c.Activity == WaitSIPI {
-		return
+		return false
 	}
 	switch {
 	case c.MCPending:
 		c.MCPending = false
 		if c.CR4&CR4MCE == 0 {
 			c.Activity = Shutdown
-			return
+			return false
 		}
 		c.Deliver(Exception{Vec: VecMC})
 	case c.PendingDebug != 0 && c.Shadow&ShadowMOVSS == 0:
@@ -319,7 +336,10 @@ func (c *CPU) ServiceEvents(from Interrupts) {
 		c.Deliver(Exception{Vec: VecNMI})
 	case c.RFLAGS&FlagIF != 0 && c.Shadow == 0 && from.Pending():
 		c.Deliver(Exception{Vec: from.Acknowledge(), Ext: true})
+	default:
+		return false
 	}
+	return true
 }
 
 // Soft delivers a software interrupt: INT n, INT3 or INTO.

@@ -384,6 +384,9 @@ func (c *CPU) tryWalk(va uint64, kind Access, user, ac bool, touch bool) (p page
 		}
 		if touch {
 			c.noteTable(off, va&^(1<<(shift+width)-1), level == 1)
+			if c.Watch != nil && c.RAM.Flags(off)&mem.Watched != 0 {
+				c.Watch(off, int(size), Walk)
+			}
 		}
 		var e uint64
 		if size == 8 {
@@ -501,7 +504,7 @@ func (c *CPU) FetchPage(va uint64) (off uint64, ok bool) {
 	}
 	p := c.walk(va, Fetch, user == 1, true)
 	off, ok = c.RAM.Offset(p.pa &^ (mem.PageSize - 1))
-	if ok && c.RAM.Flags(off)&mem.Watched == 0 {
+	if ok && c.RAM.Flags(off)&mem.Watched == 0 && !c.ObservesCode(va) {
 		*e = itlbEntry{tag, off}
 	}
 	return off, ok

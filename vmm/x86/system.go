@@ -129,6 +129,9 @@ func (c *CPU) Syscall() {
 	if c.EFER&EFERSCE == 0 {
 		c.Raise(VecUD)
 	}
+	if c.SystemCall != nil {
+		c.SystemCall()
+	}
 	c.Regs[RCX] = c.Regs[RIP]
 	c.Regs[R11] = c.Flags() &^ FlagRF
 	c.Regs[RIP] = c.LSTAR
@@ -178,6 +181,9 @@ func (c *CPU) Sysenter() {
 	sel := uint16(c.SysenterCS) &^ 3
 	if !c.ProtectedMode() || sel == 0 {
 		c.RaiseErr(VecGP, 0)
+	}
+	if c.SystemCall != nil {
+		c.SystemCall()
 	}
 	c.Materialise()
 	c.RFLAGS &^= FlagVM | FlagIF
@@ -252,9 +258,6 @@ func (c *CPU) FetchBytes(la uint64, p []byte) int {
 	in := la % mem.PageSize
 	n := min(len(p), int(mem.PageSize-in))
 	if ok {
-		if c.Watch != nil && c.RAM.Flags(off)&mem.Watched != 0 {
-			c.Watch(off+in, n, Fetch)
-		}
 		return copy(p[:n], c.RAM.Data()[off+in:])
 	}
 	// Not RAM: the bus answers.
@@ -263,4 +266,23 @@ func (c *CPU) FetchBytes(la uint64, p []byte) int {
 		p[i] = byte(c.Bus.ReadMMIO(c, pa+uint64(i), 1))
 	}
 	return n
+}
+
+// noteFetch tells who watches the page that the n bytes at linear address la are executed.
+// FetchBytes does not, since it reads ahead.
+func (c *CPU) noteFetch(la uint64, n int) {
+	for n > 0 {
+		k := min(n, int(mem.PageSize-la%mem.PageSize))
+		if off, ok := c.FetchPage(la); ok && c.RAM.Flags(off)&mem.Watched != 0 {
+			c.Watch(off+la%mem.PageSize, k, Fetch)
+		}
+		la, n = c.wrap(la+uint64(k)), n-k
+	}
+}
+
+// NoteFetch must be called before an instruction of n bytes at la is executed that was decoded where it may be watched.
+func (c *CPU) NoteFetch(la uint64, n int) {
+	if c.Watch != nil {
+		c.noteFetch(la, n)
+	}
 }

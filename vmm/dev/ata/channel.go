@@ -151,6 +151,9 @@ func (ch *channel) read(reg int) uint8 {
 // Command register is for the selected one.
 func (ch *channel) write(reg int, v uint8) {
 	if reg == regStatus {
+		if d := ch.drives[ch.selected]; d != nil {
+			d.announce(v)
+		}
 		ch.command(v)
 		return
 	}

@@ -118,12 +118,19 @@ func (d *Drive) defaultGeometry() (heads, spt uint8, cylinders uint16) {
 // address takes the range of sectors that the registers name into lba and left. It
 // returns the error when there is no such range on the drive.
 func (d *Drive) address(c *command) uint8 {
+	lba, count, e := d.sectors(c)
+	if e == 0 {
+		d.lba, d.left = lba, count
+	}
+	return e
+}
+
+// sectors returns the range of sectors that the registers name, or the error when there is none.
+func (d *Drive) sectors(c *command) (lba uint64, count uint32, e uint8) {
 	r := &d.regs
-	var lba uint64
-	var count uint32
 	switch {
 	case c.many && d.multiple == 0:
-		return errorABRT
+		return 0, 0, errorABRT
 	case c.ext:
 		lba = uint64(r.LBALow[0]) | uint64(r.LBAMid[0])<<8 | uint64(r.LBAHigh[0])<<16 |
 			uint64(r.LBALow[1])<<24 | uint64(r.LBAMid[1])<<32 | uint64(r.LBAHigh[1])<<40
@@ -132,7 +139,7 @@ func (d *Drive) address(c *command) uint8 {
 			count = 1 << 16
 		}
 		if r.Device&deviceLBA == 0 {
-			return errorABRT
+			return 0, 0, errorABRT
 		}
 	default:
 		count = uint32(r.Count[0])
@@ -145,15 +152,14 @@ func (d *Drive) address(c *command) uint8 {
 		}
 		cylinder, head, sector := uint16(r.LBAMid[0])|uint16(r.LBAHigh[0])<<8, r.Device&15, r.LBALow[0]
 		if cylinder >= d.cylinders || head >= d.heads || sector == 0 || sector > d.spt {
-			return errorIDNF
+			return 0, 0, errorIDNF
 		}
 		lba = (uint64(cylinder)*uint64(d.heads)+uint64(head))*uint64(d.spt) + uint64(sector) - 1
 	}
 	if n := d.disk.Sectors(); lba >= n || uint64(count) > n-lba {
-		return errorIDNF
+		return 0, 0, errorIDNF
 	}
-	d.lba, d.left = lba, count
-	return 0
+	return lba, count, 0
 }
 
 // setAddress puts a sector's address into the registers, in the form that the command used.

@@ -131,6 +131,9 @@ func (r *Registers) write(reg int, v uint8) {
 
 // Drive is one ATA disk drive.
 type Drive struct {
+	// Starting, if set, is called before a command that moves data starts, when nothing has changed yet.
+	Starting func(ops Ops, lba, count uint64)
+
 	ch     *channel
 	unit   int
 	name   string
@@ -231,6 +234,17 @@ func (d *Drive) releaseReset() {
 func (d *Drive) busy(ns uint64) {
 	d.phase, d.status = phaseBusy, d.status&^statusDRQ|statusBSY
 	d.timer.Set(d.ch.c.queue.Now() + ns)
+}
+
+// announce tells of a command that is about to start and moves data. Nothing has changed yet.
+func (d *Drive) announce(op uint8) {
+	c := &commands[op]
+	if d.Starting == nil || d.status&statusBSY != 0 || d.power == powerSleep || !c.moves() {
+		return
+	}
+	if lba, count, e := d.sectors(c); e == 0 {
+		d.Starting(c.ops, lba, uint64(count))
+	}
 }
 
 // start is a write to the Command register.

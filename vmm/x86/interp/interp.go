@@ -211,13 +211,13 @@ func (e *Engine) linear() uint64 {
 	return (c.Seg[x86.CS].Base + rip) & 0xffffffff
 }
 
-// translate returns the offset into RAM of linear address la; ok is false where it is not in RAM.
+// translate returns the offset into RAM of linear address la; ok is false where it is not in RAM, or has to be looked at.
 func (e *Engine) translate(la uint64) (off uint64, ok bool) {
 	page := la &^ (mem.PageSize - 1)
 	if e.page != page {
 		e.c.InstRIP = e.c.Regs[x86.RIP]
 		off, ok := e.c.FetchPage(page)
-		e.page, e.off, e.inPage = page, off, ok
+		e.page, e.off, e.inPage = page, off, ok && !e.c.ObservesCode(page)
 	}
 	return e.off + la%mem.PageSize, e.inPage
 }
@@ -315,6 +315,7 @@ func (e *Engine) slow() {
 	c := e.c
 	la := e.linear()
 	c.InstRIP = c.Regs[x86.RIP]
+	observer := c.ObserverFor(la)
 	in := &e.single
 	var buf [16]byte
 	n := 0
@@ -336,8 +337,21 @@ func (e *Engine) slow() {
 		// All bytes up to the end of the page are there to be decoded; the next
 		// page is translated only if the instruction reaches it.
 		k := min(int(limit)-n, mem.PageSize-int(at%mem.PageSize))
-		n += c.FetchBytes(at, buf[n:n+k])
+		k = c.FetchBytes(at, buf[n:n+k])
+		if observer != nil && observer.Fetched != nil {
+			observer.Fetched(at, buf[n:n+k])
+		}
+		n += k
 		st = x86.Decode(buf[:n], c.CodeSize(), in)
+	}
+	if st == x86.DecodeOK {
+		c.NoteFetch(la, int(in.Len))
+	}
+	if observer != nil && observer.Before != nil {
+		if st == x86.DecodeUD {
+			in.Len = 0
+		}
+		observer.Before(la, in)
 	}
 	switch st {
 	case x86.DecodeUD:
@@ -356,6 +370,9 @@ func (e *Engine) slow() {
 	c.Regs[x86.RIP] = c.InstRIP + uint64(in.Len)
 	in.Fn(c, in)
 	c.Step++
+	if observer != nil && observer.After != nil {
+		observer.After(in)
+	}
 }
 
 // codeFlushed forgets the page of code where its translation may have changed.

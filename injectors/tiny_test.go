@@ -1,0 +1,139 @@
+package injectors
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"refault/replay"
+	"refault/test/tiny"
+	"refault/vmm"
+	"refault/vmm/dev/disk"
+)
+
+// Addresses in tiny.elf (nm of its unstripped form).
+const (
+	tinyRound   = 0x100138
+	tinyMix     = 0x1001c7
+	tinySources = 0x1002d9 // RDTSC
+	tinyTimer   = 0x1003f2
+	tinyFault   = 0x100457 // the page-fault handler
+	tinyState   = 0x100570
+	tinyDone    = 0x100578
+	tinyTicks   = 0x10057c
+	tinyRounds  = 24
+)
+
+var (
+	goldenOnce sync.Once
+	goldenDir  string
+	goldenErr  error
+)
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if goldenDir != "" {
+		os.RemoveAll(filepath.Dir(goldenDir))
+	}
+	os.Exit(status)
+}
+
+var often = replay.Options{MarkEvery: 20_000, SnapshotEvery: 200_000}
+
+// golden opens a recording of the tiny guest.
+func golden(t testing.TB) *replay.Player {
+	t.Helper()
+	goldenOnce.Do(func() {
+		dir, err := os.MkdirTemp("", "refault-golden-")
+		if err != nil {
+			goldenErr = err
+			return
+		}
+		goldenDir = filepath.Join(dir, "golden.rec")
+		s := &replay.Setup{KernelBytes: tiny.Kernel, DiskImages: []disk.Image{tiny.Disk()}, CommandLine: fmt.Sprint(tinyRounds),
+			MemoryBytes: tiny.MemoryBytes, Clock: replay.ClockVirtual, Seed: 7, RTCStartUnix: 1_700_000_000}
+		r, err := replay.NewRecorder(goldenDir, s, func(m *vmm.Machine) vmm.Inputs { return replay.NewLive(m, replay.ClockVirtual, nil) }, often)
+		if err != nil {
+			goldenErr = err
+			return
+		}
+		_, err = r.Run()
+		goldenErr = errors.Join(err, r.Close())
+	})
+	if goldenErr != nil {
+		t.Fatal(goldenErr)
+	}
+	return openTiny(t, goldenDir)
+}
+
+func openTiny(t testing.TB, dir string) *replay.Player {
+	t.Helper()
+	p, err := replay.Open(dir, tiny.Disk())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+func parseAll(t testing.TB, specs []string) []*Fault {
+	t.Helper()
+	var fs []*Fault
+	for _, s := range specs {
+		f, err := Parse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fs = append(fs, f)
+	}
+	return fs
+}
+
+// outcome is a faulty run that has been replayed twice without the injector.
+type outcome struct {
+	*replay.Player
+	reason  string
+	faults  []*vmm.Event
+	waiting []Waiting
+}
+
+func (o *outcome) said() string { return strings.ReplaceAll(string(o.RecordedConsole()), "\r\n", "\n") }
+
+// inject makes a faulty run and holds its recording to replay, from its beginning and from the middle.
+func inject(t testing.TB, specs ...string) *outcome {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "faulty.rec")
+	opt := often
+	opt.MaxSteps = 5_000_000
+	inj, err := Inject(golden(t), dir, parseAll(t, specs), opt, tiny.Disk())
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, err := inj.Run()
+	o := &outcome{waiting: inj.Waiting()}
+	if err := errors.Join(err, inj.Close()); err != nil {
+		t.Fatal(err)
+	}
+	o.reason = end.Reason
+	o.Player = openTiny(t, dir)
+	for _, e := range o.Events() {
+		if e.Kind == vmm.EventFault {
+			o.faults = append(o.faults, e)
+		}
+	}
+	if err := o.Verify(); err != nil {
+		t.Fatalf("%q: replay: %v", specs, err)
+	}
+	again := openTiny(t, dir)
+	if err := again.Seek((again.Start() + again.End()) / 2); err != nil {
+		t.Fatalf("%q: seek: %v", specs, err)
+	}
+	if err := again.RunTo(again.End()); err != nil {
+		t.Fatalf("%q: replay from the middle: %v", specs, err)
+	}
+	return o
+}

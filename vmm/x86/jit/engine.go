@@ -18,7 +18,7 @@ const (
 	codeBytes  = 64 << 20
 	maxCode    = 64 << 10 // that one block may take
 	maxInsts   = 64       // in a block
-	hotAfter   = 12       // visits of a block before it is translated
+	hotDefault = 12       // visits of a block before it is translated
 	jumpSlots  = 4096     // of each table of jump targets
 	heatSlots  = 1 << 16
 	tableSlots = 1 << 16
@@ -71,6 +71,7 @@ const (
 type exit struct {
 	kind   exitKind
 	call   bool  // exitSlow: not a miss, the translator knows no better
+	vec    bool  // exitSlow: going on needs the vector registers
 	idx    uint8 // instructions of the block that have retired
 	pos    uint16
 	b      *block
@@ -112,6 +113,8 @@ type Engine struct {
 	tab    *tables
 	Stats  Stats
 
+	hotAfter uint8
+
 	prologue, exitAt, loadXMM int
 	firstBlock                int // offset behind the common code
 
@@ -133,7 +136,7 @@ func New(c *x86.CPU, in *interp.Engine) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{c: c, in: in, mem: m, layout: c.Layout(), tab: tablesOf(c)}
+	e := &Engine{c: c, in: in, mem: m, layout: c.Layout(), tab: tablesOf(c), hotAfter: hotDefault}
 	e.emitCommon()
 	e.reset()
 	written, flushed := c.CodeWritten, c.CodeFlushed
@@ -190,7 +193,7 @@ func (e *Engine) find(rip uint64) *block {
 		b = e.blocks[blockKey{rip, off, mode}]
 		if b == nil {
 			heat := &e.heat[h%heatSlots]
-			if *heat++; *heat < hotAfter {
+			if *heat++; *heat < e.hotAfter {
 				return nil
 			}
 			*heat = 0
@@ -249,10 +252,10 @@ func (e *Engine) exec(b *block, until uint64) {
 			}
 			next := c.Regs[x86.RIP] + uint64(in.Len)
 			e.current, e.remap = x.b.rip, false
-			resume, rb, rest := x.resume, x.b, n-uint64(x.idx)-1
+			resume, vec, rb, rest := x.resume, x.vec, x.b, n-uint64(x.idx)-1
 			e.in.Execute(in, until)
 			if resume == 0 || c.Attention || c.Activity != x86.Active || rb.dead || e.remap || c.Regs[x86.RIP] != next ||
-				c.Step+rest > until || uint8(c.View()) != rb.mode || !e.usable() {
+				c.Step+rest > until || uint8(c.View()) != rb.mode || !e.usable() || vec && !e.sseOK() {
 				return
 			}
 			// The block has the rest of its instructions in its account already.
@@ -301,7 +304,7 @@ func (e *Engine) enter(at int, budget uint64) (x *exit, left uint64) {
 	s.target = uint64(e.mem.addr(at))
 	s.hostMXCSR = 0x1f80
 	s.sseOK = 0
-	if c.CR0&(x86.CR0EM|x86.CR0TS) == 0 && c.CR4&x86.CR4OSFXSR != 0 && c.MXCSR()&0x1f80 == 0x1f80 {
+	if e.sseOK() {
 		s.sseOK = 1
 	}
 	e.Stats.Enters++
@@ -311,6 +314,12 @@ func (e *Engine) enter(at int, budget uint64) (x *exit, left uint64) {
 	x = &e.exits[uint32(c.FlagRes)]
 	c.FlagRes, c.FlagAux = 0, 0
 	return x, s.budget
+}
+
+// sseOK reports whether SSE instructions raise nothing by themselves: they are enabled, and all their exceptions masked.
+func (e *Engine) sseOK() bool {
+	c := e.c
+	return c.CR0&(x86.CR0EM|x86.CR0TS) == 0 && c.CR4&x86.CR4OSFXSR != 0 && c.MXCSR()&0x1f80 == 0x1f80
 }
 
 // instruction returns the instruction that an exit leaves to the interpreter, or nil where its bytes are not what they were.

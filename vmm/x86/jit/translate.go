@@ -201,7 +201,7 @@ func (t *translator) leaveToInterpreter() {
 // finishSlow emits the exit of an instruction that has one, and where to go on behind it.
 func (t *translator) finishSlow() {
 	l, id, fl, sse := t.slow, t.id, t.fl, t.sse
-	t.e.exits[id].call = t.call
+	t.e.exits[id].call, t.e.exits[id].vec = t.call, sse
 	after := &label{at: len(t.a.b)}
 	end := t.in.attr&x86.EndBlock != 0 || endsBlock(t.in.Op)
 	t.cold = append(t.cold, func() {

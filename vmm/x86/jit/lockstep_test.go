@@ -170,7 +170,6 @@ type program struct {
 	flags uint64
 	fx    [512]byte
 	user  bool
-	text  []string
 }
 
 type gen struct {

@@ -117,7 +117,7 @@ func (c *CPU) loadPDPTE(cr3 uint64) {
 		if ok {
 			e[i] = binary.LittleEndian.Uint64(c.RAM.Data()[off:])
 		}
-		if e[i]&pteP != 0 && e[i]&(pteRsv|pteNX|0x1e6) != 0 {
+		if e[i]&pteP != 0 && e[i]&(pteRsv|pteRsvPAE|pteNX|0x1e6) != 0 {
 			c.RaiseErr(VecGP, 0)
 		}
 	}

@@ -399,7 +399,7 @@ func (in *Inst) choose(cands []*row, mode int, rep byte) *row {
 		if r.Attr&No64 != 0 && mode == 8 || r.Attr&Only64 != 0 && mode != 8 ||
 			r.digit >= 0 && byte(r.digit) != in.ModRM>>3&7 || r.exact >= 0 && byte(r.exact) != in.ModRM ||
 			r.mod == 'm' && in.ModRM>>6 == 3 || r.mod == 'r' && in.ModRM>>6 != 3 ||
-			r.Attr&RexWOnly != 0 && in.Rex&8 == 0 ||
+			r.Attr&RexWOnly != 0 && in.Rex&8 == 0 || r.Attr&NoRep != 0 && rep != 0 ||
 			r.Op == OpNOP && in.Opcode == 0x90 && in.Rex&1 != 0 { // PAUSE with REX.B exchanges R8
 			continue
 		}

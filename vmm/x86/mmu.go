@@ -35,6 +35,8 @@ const (
 	ptePS  = 1 << 7
 	pteNX  = 1 << 63
 	pteRsv = (1<<52 - 1) &^ physMask
+	// pteRsvPAE are reserved in PAE paging besides, and ignored in 4-level paging.
+	pteRsvPAE = 0x7ff << 52
 )
 
 // Page-fault error code bits (SDM Vol. 3A 4.7).
@@ -401,6 +403,9 @@ func (c *CPU) tryWalk(va uint64, kind Access, user, ac bool, touch bool) (p page
 		n++
 		if size == 8 {
 			rsv := uint64(pteRsv)
+			if c.EFER&EFERLMA == 0 {
+				rsv |= pteRsvPAE
+			}
 			if c.EFER&EFERNXE == 0 {
 				rsv |= pteNX
 			}
@@ -418,6 +423,9 @@ func (c *CPU) tryWalk(va uint64, kind Access, user, ac bool, touch bool) (p page
 			pageMask = 1<<shift - 1
 			frame = e & pteAddr &^ pageMask
 			if size == 4 && large {
+				if e>>21&1 != 0 { // PSE-36 has 40 bits of address
+					return p, errCode | pfP | pfR
+				}
 				frame = e&0xffc00000 | e>>13&0xff<<32 // PSE-36
 			}
 			if size == 8 && large && e&pteAddr&pageMask&^(1<<12) != 0 {

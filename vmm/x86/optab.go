@@ -54,5 +54,6 @@ const (
 	IsFPU                     // checks CR0.EM and CR0.TS (#NM) and pending x87 errors
 	IsMMX                     // checks CR0.EM (#UD), CR0.TS (#NM), pending x87 errors
 	IsSSE                     // checks CR0.EM, CR4.OSFXSR (#UD), CR0.TS (#NM)
+	NoRep                     // another instruction, if any, with F2 or F3
 	Align16                   // a 16-byte memory operand must be aligned (#GP)
 )

@@ -16,6 +16,9 @@ func (c *CPU) Deliver(e Exception) {
 	}
 	for !c.tryDeliver(e) {
 		second := c.Exc
+		if second.Vec == VecPF {
+			c.CR2 = second.Address // even if a double fault comes of it
+		}
 		switch {
 		case second.abandoned:
 			c.Attention = true

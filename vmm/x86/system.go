@@ -170,6 +170,9 @@ func (c *CPU) Sysret(size int) {
 	const keep = FlagsArith | FlagTF | FlagIF | FlagDF | FlagIOPL | FlagNT | FlagAC | FlagVIF | FlagVIP | FlagID
 	c.FlagsLazy = 0
 	c.RFLAGS = c.Regs[R11]&keep | Flag1
+	if c.RFLAGS&FlagTF != 0 {
+		c.SingleStepped() // TF counts as it is after SYSRET
+	}
 	c.CPL = 3
 	c.ModeChanged()
 	c.flushFetch()

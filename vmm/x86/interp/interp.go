@@ -74,18 +74,24 @@ func (e *Engine) Run(until uint64) {
 	c := e.c
 	for c.Step < until && !c.Attention && c.Activity == x86.Active {
 		if e.run(until, false) {
-			c.Regs[x86.RIP] = c.InstRIP
-			c.Deliver(c.Exc)
+			e.fault()
 		}
 	}
 	c.Materialise()
 }
 
+// fault delivers the exception that the instruction at InstRIP raised.
+func (e *Engine) fault() {
+	c := e.c
+	c.Regs[x86.RIP] = c.InstRIP
+	c.PendingDebug = 0 // its own accesses trap when it has completed
+	c.Deliver(c.Exc)
+}
+
 // Block executes one basic block, or less where Run would return, for an engine that leaves it to this one.
 func (e *Engine) Block(until uint64) {
 	if e.run(until, true) {
-		e.c.Regs[x86.RIP] = e.c.InstRIP
-		e.c.Deliver(e.c.Exc)
+		e.fault()
 	}
 }
 
@@ -95,8 +101,7 @@ func Bind(in *x86.Inst) { in.Fn = bind(in, x86.Forms()[in.Form].Attr) }
 // Execute executes one instruction that lies at RIP and was decoded elsewhere, and delivers the exception that it raises.
 func (e *Engine) Execute(in *x86.Inst, until uint64) {
 	if e.execute(in, until) {
-		e.c.Regs[x86.RIP] = e.c.InstRIP
-		e.c.Deliver(e.c.Exc)
+		e.fault()
 	}
 }
 
@@ -176,8 +181,18 @@ func (e *Engine) careful() {
 	// The shadow covers the instruction that begins here, and ends with it.
 	c.Shadow = 0
 	e.slow()
-	c.RFLAGS &^= flags & x86.FlagRF
-	if flags&x86.FlagTF != 0 {
+	in := &e.single
+	// RF lasts until the instruction is complete, which a string instruction that goes
+	// back to itself is not; IRET has loaded the RF of what follows.
+	if in.Op != x86.OpIRET && !(c.Regs[x86.RIP] == c.InstRIP && in.Prefix&(x86.PrefixRep|x86.PrefixRepne) != 0) {
+		c.RFLAGS &^= flags & x86.FlagRF
+	}
+	stepped := flags&x86.FlagTF != 0
+	switch in.Op {
+	case x86.OpINT, x86.OpINT3, x86.OpINT1, x86.OpINTO, x86.OpSYSCALL:
+		stepped = stepped && c.RFLAGS&x86.FlagTF != 0 // no trap after one that clears TF (SDM Vol. 3B 17.3.1.4)
+	}
+	if stepped {
 		c.SingleStepped()
 	}
 	if c.PendingDebug != 0 || shadow != 0 {
@@ -216,7 +231,7 @@ func (e *Engine) translate(la uint64) (off uint64, ok bool) {
 	page := la &^ (mem.PageSize - 1)
 	if e.page != page {
 		e.c.InstRIP = e.c.Regs[x86.RIP]
-		off, ok := e.c.FetchPage(page)
+		off, ok := e.c.FetchPage(la)
 		e.page, e.off, e.inPage = page, off, ok && !e.c.ObservesCode(page)
 	}
 	return e.off + la%mem.PageSize, e.inPage

@@ -71,6 +71,9 @@ func (b *bench) run(c *testCase) (r result, diffs []difference, why string) {
 	}
 
 	got := b.g.run(&c.state, c.at, c.mode, c.chunk)
+	if to := got.RIP; !got.Fault.Raised && to-dataAddr < contextAddr-dataAddr { // memory that is not executable, or none
+		got = b.g.fetch()
+	}
 	why = unsafeOn(c, &got)
 	if why == "" {
 		why = vendorDiffers(c, b.amd)

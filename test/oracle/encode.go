@@ -61,6 +61,22 @@ func sized(form uint16) bool {
 	return false
 }
 
+// repMeans reports opcodes that F2 or F3 make another instruction of, on some processors.
+func repMeans(opcode []byte) bool {
+	if b := opcode[0]; b == 0x90 || b == 0xe0 || b == 0xe1 { // LOOPNE and LOOPE too: AMD processors heed them
+		return true
+	}
+	if opcode[0] != 0x0f || len(opcode) != 2 {
+		return false
+	}
+	switch b := opcode[1]; b {
+	case 0x00, 0x01, 0x09, 0x0d, 0xae, 0xb8, 0xbc, 0xbd, 0xc7:
+		return true
+	default:
+		return b>>4 == 1
+	}
+}
+
 // encode makes bytes for a form: random prefixes, registers, addressing and immediates. modrm is where the
 // ModRM byte is, or -1. Bytes beyond the instruction follow.
 func (s source) encode(form uint16, mode int) (code []byte, modrm int) {
@@ -88,6 +104,9 @@ func (s source) encode(form uint16, mode int) (code []byte, modrm int) {
 	}
 	if f.Attr&x86.RepOK != 0 && s.chance(60) {
 		legacy = append(legacy, byte(0xf2+s.IntN(2)))
+	}
+	if general && e.prefix == 0 && f.Attr&x86.RepOK == 0 && !repMeans(e.opcode) && s.chance(3) {
+		legacy = append(legacy, byte(0xf2+s.IntN(2))) // of no effect
 	}
 	s.Shuffle(len(legacy), func(i, j int) { legacy[i], legacy[j] = legacy[j], legacy[i] })
 	if e.prefix == 0x66 || e.prefix == 0xf2 || e.prefix == 0xf3 {

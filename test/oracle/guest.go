@@ -152,6 +152,18 @@ func (g *guest) run(in *state, at uint64, mode int, chunk uint64) (out state) {
 		g.e.Run(until)
 		until = c.Step + chunk
 	}
+	return g.state()
+}
+
+// fetch goes on where run ended, with an instruction that cannot be fetched.
+func (g *guest) fetch() state {
+	g.c.Attention = false
+	g.e.Run(g.c.Step + 1)
+	return g.state()
+}
+
+func (g *guest) state() (out state) {
+	c := g.c
 	out.RIP, out.RFLAGS, out.FX = c.Regs[x86.RIP], c.Flags(), c.FX
 	copy(out.Regs[:], c.Regs[:])
 	if c.CPL != 3 {

@@ -167,7 +167,13 @@ func prepareJump(c *testCase, s source) {
 		}
 	}
 	pad := c.pads[1+s.IntN(2)]
+	if s.chance(5) {
+		pad = dataAddr + uint64(s.IntN(0x8000)) // which cannot be executed
+	}
 	if x86.FormOperands(c.form)[0].Kind == 'J' {
+		if x86.FormOperands(c.form)[0].Size == 'b' {
+			pad = c.pads[1+s.IntN(2)]
+		}
 		d := pad - (c.at + uint64(len(c.code)))
 		n := 4
 		if x86.FormOperands(c.form)[0].Size == 'b' {
@@ -272,6 +278,9 @@ func prepareReturn(c *testCase, s source) {
 	pad := c.pads[s.IntN(3)]
 	if s.chance(3) {
 		pad |= 1 << (47 + s.IntN(16))
+	}
+	if s.chance(3) {
+		pad = dataAddr + uint64(s.IntN(0x8000))
 	}
 	if mapped(c.sp(), 8) {
 		c.store(c.sp(), pad, 8)

@@ -110,7 +110,9 @@ func (p *Player) readLog() error {
 // readConsole reads console.log and checks it against the marks.
 func readConsole(path string, marks []traces.Mark) ([]byte, error) {
 	f, err := os.Open(path)
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("it has no file %s: %w", traces.FileConsole, traces.ErrEmpty)
+	} else if err != nil {
 		return nil, err
 	}
 	defer f.Close()

@@ -32,6 +32,9 @@ type Player struct {
 	compared int    // marks
 	diverged *Divergence
 	live     bool // the machine is at a position of the recording
+	ended    bool // and beyond the last instruction, where finish put it
+	checking bool // snapshots are compared too
+	checked  int  // of them
 }
 
 func (p *Player) last() *traces.Mark { return &p.marks[len(p.marks)-1] }
@@ -108,7 +111,7 @@ func (p *Player) restore(i int) error {
 
 // enter makes the Player go on from where the machine was put: at the next event and the next mark to compare.
 func (p *Player) enter(event, mark int) {
-	p.script.next, p.compared, p.diverged, p.live = event, mark, nil, true
+	p.script.next, p.compared, p.diverged, p.live, p.ended, p.checking = event, mark, nil, true, false, false
 	p.m.Entered()
 }
 
@@ -129,7 +132,15 @@ func (p *Player) Seek(step uint64) error {
 // RunTo plays forward to a step, comparing every mark on the way. The error is a
 // *Divergence where the run is another.
 func (p *Player) RunTo(step uint64) error {
+	steps := p.snaps.Steps()
 	for {
+		if p.checking {
+			for ; p.checked < len(steps) && steps[p.checked] <= p.m.Step(); p.checked++ {
+				if err := p.checkSnapshot(p.checked); err != nil {
+					return err
+				}
+			}
+		}
 		for p.compared < len(p.marks) && p.marks[p.compared].Step <= p.m.Step() {
 			if err := p.compare(&p.marks[p.compared]); err != nil {
 				return err
@@ -143,6 +154,9 @@ func (p *Player) RunTo(step uint64) error {
 		next := step
 		if p.compared < len(p.marks) {
 			next = min(next, p.marks[p.compared].Step)
+		}
+		if p.checking && p.checked < len(steps) {
+			next = min(next, steps[p.checked])
 		}
 		why, err := p.m.Run(next)
 		if p.diverged != nil {
@@ -185,6 +199,12 @@ func (p *Player) compare(want *traces.Mark) error {
 // finish lets the machine do what it still did at its last step: while it is
 // halted, time passes and events come, and no instruction retires.
 func (p *Player) finish(want *traces.Mark) error {
+	why, _ := p.m.Stopped()
+	at := p.m.TimeNs()
+	defer func() {
+		now, _ := p.m.Stopped()
+		p.ended = p.ended || now != why || p.m.TimeNs() != at
+	}()
 	switch want.End {
 	case ReasonMaxSteps:
 		return nil
@@ -194,11 +214,35 @@ func (p *Player) finish(want *traces.Mark) error {
 	return p.m.RunOut(want.TimeNs)
 }
 
-// Verify plays the whole recording and compares all of it.
+// checkSnapshot compares snapshot i, which is of the machine's step, with the machine.
+func (p *Player) checkSnapshot(i int) error {
+	e, err := p.snaps.Entry(i)
+	if err != nil {
+		return err
+	}
+	d := &Divergence{Step: e.Step, Want: "what its snapshot says", Got: "another"}
+	if d.Field, err = p.snaps.Compare(i, p.m.RAM, p.track.takeChanged(), disks(p.m.Machine)); err != nil {
+		return err
+	}
+	for k, b := range p.track.entry().Blobs {
+		if d.Field == "" && (k >= len(e.Blobs) || b.Name != e.Blobs[k].Name || !bytes.Equal(b.Data, e.Blobs[k].Data)) {
+			d.Field = "the state of " + b.Name
+		}
+	}
+	if d.Field == "" {
+		return nil
+	}
+	p.live = false
+	return d
+}
+
+// Verify plays the whole recording and compares all of it: marks, console and snapshots.
 func (p *Player) Verify() error {
 	if err := p.restore(0); err != nil {
 		return err
 	}
+	p.checking, p.checked = true, 0
+	defer func() { p.checking = false }()
 	if err := p.RunTo(p.End()); err != nil {
 		return err
 	}
@@ -217,6 +261,9 @@ func (p *Player) TakeSnapshot() (bool, error) {
 	at := p.m.Step()
 	if i := p.snaps.Before(at); i >= 0 && p.snaps.Steps()[i] == at {
 		return false, nil
+	}
+	if p.ended {
+		return false, errors.New("the machine is halted where the recording ends; take the snapshot a step earlier")
 	}
 	if err := snapshot.Append(p.Dir, p.track.entry(), p.m.RAM, disks(p.m.Machine)); err != nil {
 		return false, err

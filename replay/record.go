@@ -62,6 +62,7 @@ type Recorder struct {
 	said    *xxh3.Hasher // what went to console.log
 	pending *vmm.Event   // taken, and not yet in the log: applying it fills in what it replaced
 	logged  uint64       // events
+	marked  uint64       // step of the last mark
 	inner   vmm.Inputs
 	err     error // the first; nothing is written after it
 }
@@ -100,8 +101,8 @@ func removeFiles(dir string) {
 	os.Remove(dir)
 }
 
-// newRecorder makes the files.
-func newRecorder(dir string, m *machine, man *traces.Manifest, opt Options) (r *Recorder, err error) {
+// newRecorder makes the directory and the files of a recording.
+func newRecorder(dir string, m *machine, man *traces.Manifest, opt Options) (*Recorder, error) {
 	opt.defaults()
 	man.MarkEvery = opt.MarkEvery
 	if err := os.Mkdir(dir, 0o777); err != nil {
@@ -115,35 +116,39 @@ func newRecorder(dir string, m *machine, man *traces.Manifest, opt Options) (r *
 		removeFiles(dir)
 		return nil, err
 	}
-	r = &Recorder{dir: dir, lock: lock, m: m, man: man, opt: opt, track: newTracker(m.Machine), said: xxh3.New()}
-	defer func() {
-		if err != nil {
-			r.err = err
-			r.closeFiles()
-			removeFiles(dir)
-		}
-	}()
-	if err := traces.WriteManifest(dir, man); err != nil {
+	r := &Recorder{dir: dir, lock: lock, m: m, man: man, opt: opt, track: newTracker(m.Machine), said: xxh3.New()}
+	if err := r.createFiles(); err != nil {
+		r.err = err
+		r.closeFiles()
+		removeFiles(dir)
 		return nil, err
 	}
-	ew, err := traces.CreateBlocks(filepath.Join(dir, traces.FileEvents))
+	return r, nil
+}
+
+// createFiles makes the files of a recording.
+func (r *Recorder) createFiles() error {
+	if err := traces.WriteManifest(r.dir, r.man); err != nil {
+		return err
+	}
+	ew, err := traces.CreateBlocks(filepath.Join(r.dir, traces.FileEvents))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.events = traces.NewRecordWriter[traces.Event](ew)
-	mw, err := traces.CreateBlocks(filepath.Join(dir, traces.FileMarks))
+	mw, err := traces.CreateBlocks(filepath.Join(r.dir, traces.FileMarks))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	r.marks = traces.NewRecordWriter[traces.Mark](mw)
-	if r.snaps, err = snapshot.CreateWriter(dir, m.RAM.Pages()); err != nil {
-		return nil, err
+	if r.snaps, err = snapshot.CreateWriter(r.dir, r.m.RAM.Pages()); err != nil {
+		return err
 	}
-	if r.file, err = os.Create(filepath.Join(dir, traces.FileConsole)); err != nil {
-		return nil, err
+	if r.file, err = os.Create(filepath.Join(r.dir, traces.FileConsole)); err != nil {
+		return err
 	}
 	r.console = bufio.NewWriter(r.file)
-	return r, nil
+	return nil
 }
 
 // newFormat writes FORMAT and locks the recording.
@@ -245,6 +250,7 @@ func (r *Recorder) mark(end string) error {
 	if err := r.marks.Flush(); err != nil {
 		return err
 	}
+	r.marked = mk.Step
 	if r.opt.Progress != nil {
 		r.opt.Progress(mk.Step, mk.TimeNs)
 	}
@@ -252,11 +258,7 @@ func (r *Recorder) mark(end string) error {
 }
 
 func (r *Recorder) snapshot() error {
-	r.track.collect()
-	changed := r.track.changed
-	err := r.snaps.Take(r.track.entry(), r.m.RAM, func(p int) bool { return changed[p] }, disks(r.m.Machine))
-	clear(changed)
-	return err
+	return r.snaps.Take(r.track.entry(), r.m.RAM, r.track.takeChanged(), disks(r.m.Machine))
 }
 
 // nextMultiple returns the first multiple of every beyond step.
@@ -272,10 +274,13 @@ func nextMultiple(step, every uint64) uint64 {
 // is a recording that ends at its last mark.
 func (r *Recorder) Run() (*traces.End, error) {
 	end, err := r.run()
-	if err != nil && r.err == nil {
-		r.err = err
+	if err != nil {
+		if r.err == nil {
+			r.err = err
+		}
+		return nil, fmt.Errorf("the recording ends at step %d: %w", r.marked, err)
 	}
-	return end, err
+	return end, nil
 }
 
 func (r *Recorder) run() (*traces.End, error) {

@@ -3,6 +3,7 @@ package replay
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/zeebo/xxh3"
 
@@ -36,6 +37,14 @@ func (t *tracker) collect() {
 		}
 	})
 	t.m.ForgetDirty()
+}
+
+// takeChanged reports which pages changed since it was last called.
+func (t *tracker) takeChanged() func(page int) bool {
+	t.collect()
+	changed := slices.Clone(t.changed)
+	clear(t.changed)
+	return func(page int) bool { return changed[page] }
 }
 
 // mark returns the hash of the machine's state.

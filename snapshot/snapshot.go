@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -188,6 +189,65 @@ func checkTable[N uint32 | uint64](numbers []N, ids []uint32, stored uint32, lim
 // Sizes returns the bytes on disk of the list and of the page store, and the number of different pages.
 func (r *Reader) Sizes() (list, store int64, pages int) {
 	return r.blocks.End(), r.store.r.End(), r.store.Pages()
+}
+
+// Compare tells in what snapshot i differs from a machine's memory and disks: "", or
+// the name of the first page or cluster. Pages are looked at that it lists, and those
+// that changed reports; all of them where that is nil.
+func (r *Reader) Compare(i int, m Memory, changed func(page int) bool, disks []Disk) (string, error) {
+	chain, err := r.chain(i)
+	if err != nil {
+		return "", err
+	}
+	last := chain[len(chain)-1]
+	want := make([]uint32, r.pages)
+	for _, e := range chain {
+		for j, n := range e.Numbers {
+			want[n] = e.IDs[j]
+		}
+	}
+	look := make([]bool, r.pages)
+	for _, n := range last.Numbers {
+		look[n] = true
+	}
+	var order []int
+	for n := range look {
+		if look[n] || changed == nil || changed(n) {
+			order = append(order, n)
+		}
+	}
+	sort.SliceStable(order, func(a, b int) bool { return want[order[a]] < want[order[b]] })
+	for _, n := range order {
+		p, err := r.store.Get(want[n])
+		if err != nil {
+			return "", err
+		}
+		if !bytes.Equal(p, m.Page(n)) {
+			return fmt.Sprintf("page %d of memory", n), nil
+		}
+	}
+	for _, d := range disks {
+		left := 0
+		now := map[uint64][]byte{}
+		d.Each(func(n uint64, data []byte) { now[n] = bytes.Clone(data) })
+		diff := ""
+		err := r.restoreDisk(chain, d.Name(), func(_ string, n uint64, data []byte) error {
+			if left++; diff == "" && !bytes.Equal(now[n], data) {
+				diff = fmt.Sprintf("cluster %d of %s", n, d.Name())
+			}
+			return nil
+		})
+		if err != nil {
+			return "", err
+		}
+		if diff == "" && left != len(now) {
+			diff = fmt.Sprintf("the number of clusters of %s", d.Name())
+		}
+		if diff != "" {
+			return diff, nil
+		}
+	}
+	return "", nil
 }
 
 // chain returns the entries from the last full snapshot at or before i, in the order of the file, to i.

@@ -52,9 +52,16 @@ type BlockWriter struct {
 	size int64
 }
 
+// readFile is what a BlockReader needs of a file. *os.File implements it.
+type readFile interface {
+	io.ReaderAt
+	io.Closer
+}
+
 // BlockReader reads blocks of a file.
 type BlockReader struct {
-	f      *os.File
+	f      readFile
+	path   string
 	size   int64 // when it was opened: a recorder may still be at work
 	dec    *zstd.Decoder
 	Blocks []Block
@@ -160,13 +167,20 @@ func (b *Block) encode(buf []byte) {
 	le.PutUint32(buf[40:], uint32(xxh3.Hash(buf[:40])))
 }
 
-// OpenBlocks reads the headers of a file of blocks.
+// OpenBlocks reads the headers of a file of blocks. A file that its writer did not come
+// to write anything to gives ErrEmpty.
 func OpenBlocks(path string) (*BlockReader, error) {
 	f, err := os.Open(path)
-	if err != nil {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("it has no file %s: %w", filepath.Base(path), ErrEmpty)
+	} else if err != nil {
 		return nil, err
 	}
-	r, err := scanBlocks(f, filepath.Base(path))
+	st, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	r, err := scanBlocks(f, path, st.Size())
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -174,40 +188,38 @@ func OpenBlocks(path string) (*BlockReader, error) {
 	return r, nil
 }
 
-func scanBlocks(f *os.File, name string) (*BlockReader, error) {
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	want := fileHeader(name)
+func scanBlocks(f readFile, path string, size int64) (*BlockReader, error) {
+	want := fileHeader(filepath.Base(path))
 	head := make([]byte, len(want))
 	if n, err := f.ReadAt(head, 0); err != nil && err != io.EOF {
 		return nil, err
+	} else if n < len(want) && want[:n] == string(head[:n]) {
+		return nil, fmt.Errorf("%s: it ends at byte %d, in its first line: %w", path, n, ErrEmpty)
 	} else if string(head) != want {
-		return nil, fmt.Errorf("%s: at byte 0 it has %q instead of %q: %w", f.Name(), head[:n], want, ErrDamaged)
+		return nil, fmt.Errorf("%s: at byte 0 it has %q instead of %q: %w", path, head[:n], want, ErrDamaged)
 	}
 	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(blockRawMax))
 	if err != nil {
 		return nil, err
 	}
-	r := &BlockReader{f: f, dec: dec, size: st.Size()}
+	r := &BlockReader{f: f, dec: dec, path: path, size: size}
 	le := binary.LittleEndian
-	for at := int64(len(want)); at < st.Size(); {
+	for at := int64(len(want)); at < size; {
 		var h [blockHeader]byte
-		if st.Size()-at < blockHeader {
-			r.Truncated = st.Size() - at
+		if size-at < blockHeader {
+			r.Truncated = size - at
 			break
 		}
 		if _, err := f.ReadAt(h[:], at); err != nil {
-			return nil, fmt.Errorf("%s: %w", f.Name(), err)
+			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		b := Block{Offset: at, Raw: le.Uint32(h[4:]), Packed: le.Uint32(h[8:]), Records: le.Uint32(h[12:]),
 			First: le.Uint64(h[16:]), Last: le.Uint64(h[24:]), sum: le.Uint64(h[32:])}
 		if le.Uint32(h[:]) != blockMagic || uint32(xxh3.Hash(h[:40])) != le.Uint32(h[40:]) || b.Raw > blockRawMax || b.Packed > blockPackedMax {
-			return nil, fmt.Errorf("%s: the block header at byte %d is wrong: %w", f.Name(), at, ErrDamaged)
+			return nil, fmt.Errorf("%s: the block header at byte %d is wrong: %w", path, at, ErrDamaged)
 		}
-		if st.Size()-at-blockHeader < int64(b.Packed) {
-			r.Truncated = st.Size() - at
+		if size-at-blockHeader < int64(b.Packed) {
+			r.Truncated = size - at
 			break
 		}
 		r.Blocks = append(r.Blocks, b)
@@ -221,7 +233,7 @@ func (r *BlockReader) End() int64 {
 	if n := len(r.Blocks); n > 0 {
 		return r.Blocks[n-1].Offset + blockHeader + int64(r.Blocks[n-1].Packed)
 	}
-	return int64(len(fileHeader(filepath.Base(r.f.Name()))))
+	return int64(len(fileHeader(filepath.Base(r.path))))
 }
 
 // Read returns the content of block i.
@@ -229,19 +241,19 @@ func (r *BlockReader) Read(i int) ([]byte, error) {
 	b := r.Blocks[i]
 	buf := make([]byte, blockHeader+int(b.Packed))
 	if _, err := r.f.ReadAt(buf, b.Offset); err == io.EOF {
-		return nil, fmt.Errorf("%s: the block at byte %d is cut off: %w", r.f.Name(), b.Offset, ErrDamaged)
+		return nil, fmt.Errorf("%s: the block at byte %d is cut off: %w", r.path, b.Offset, ErrDamaged)
 	} else if err != nil {
-		return nil, fmt.Errorf("%s: block at byte %d: %w", r.f.Name(), b.Offset, pathless(err))
+		return nil, fmt.Errorf("%s: block at byte %d: %w", r.path, b.Offset, pathless(err))
 	}
 	h := xxh3.New()
 	h.Write(buf[:32])
 	h.Write(buf[blockHeader:])
 	if h.Sum64() != b.sum {
-		return nil, fmt.Errorf("%s: the checksum of the block at byte %d is wrong: %w", r.f.Name(), b.Offset, ErrDamaged)
+		return nil, fmt.Errorf("%s: the checksum of the block at byte %d is wrong: %w", r.path, b.Offset, ErrDamaged)
 	}
 	raw, err := r.dec.DecodeAll(buf[blockHeader:], make([]byte, 0, b.Raw))
 	if err != nil || len(raw) != int(b.Raw) {
-		return nil, fmt.Errorf("%s: the block at byte %d does not unpack (%v): %w", r.f.Name(), b.Offset, err, ErrDamaged)
+		return nil, fmt.Errorf("%s: the block at byte %d does not unpack (%v): %w", r.path, b.Offset, err, ErrDamaged)
 	}
 	return raw, nil
 }

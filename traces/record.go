@@ -108,7 +108,7 @@ func ReadRecords[T any](r *BlockReader) ([]T, error) {
 	room := unpackedFree + unpackedMax*r.size
 	for i, b := range r.Blocks {
 		if room -= int64(b.Raw) + int64(b.Records)*int64(size); room < 0 {
-			return nil, fmt.Errorf("%s: the block at byte %d: the file unpacks to much more than a recorder writes: %w", r.f.Name(), b.Offset, ErrDamaged)
+			return nil, fmt.Errorf("%s: the block at byte %d: the file unpacks to much more than a recorder writes: %w", r.path, b.Offset, ErrDamaged)
 		}
 		raw, err := r.Read(i)
 		if err != nil {
@@ -116,7 +116,7 @@ func ReadRecords[T any](r *BlockReader) ([]T, error) {
 		}
 		one, err := DecodeRecords[T](raw, int(b.Records))
 		if err != nil {
-			return nil, fmt.Errorf("%s: the block at byte %d: %w", r.f.Name(), b.Offset, err)
+			return nil, fmt.Errorf("%s: the block at byte %d: %w", r.path, b.Offset, err)
 		}
 		all = append(all, one...)
 	}

@@ -79,9 +79,9 @@ type Machine struct {
 
 	devices     []dev.Device
 	interrupted atomic.Bool
-	// The last position at which the door was opened; of the host, not of the machine.
-	at      position
-	visited bool
+	// Where the last boundary was, and whether anything was done there; of the host, not of the machine.
+	at    position
+	acted bool
 }
 
 // Physical addresses of the machine.

@@ -36,8 +36,16 @@ type position struct{ step, timeNs uint64 }
 
 func (m *Machine) position() position { return position{m.Step(), m.core.now()} }
 
+// arrived reports whether the machine is as it came to its position: nothing was done
+// at this boundary yet, and no exception was delivered, which retires nothing. An event
+// that came after that would be put before it when it is replayed.
+func (m *Machine) arrived() bool {
+	c := m.CPUs[0]
+	return !(m.acted && m.at == m.position()) && (c.Activity != x86.Active || c.DeliveredAt != c.Step)
+}
+
 // Entered must be called after the machine's state was set from outside.
-func (m *Machine) Entered() { m.visited = false }
+func (m *Machine) Entered() { m.acted = false }
 
 // Run runs until exactly step instructions have retired, or the machine stops
 // for good, or Interrupt was called. It stops before events, timers and
@@ -46,7 +54,7 @@ func (m *Machine) Entered() { m.visited = false }
 func (m *Machine) Run(step uint64) (StopReason, error) {
 	c := m.CPUs[0]
 	for c.Step < step && m.core.Stop == Running {
-		if (!m.visited || m.at != m.position()) && m.interrupted.Swap(false) {
+		if m.arrived() && m.interrupted.Swap(false) {
 			return Running, ErrInterrupted
 		}
 		if err := m.boundary(c); err != nil {
@@ -81,10 +89,7 @@ func (m *Machine) execute(until uint64) {
 
 // boundary does what happens between two instructions.
 func (m *Machine) boundary(c *x86.CPU) error {
-	// The door is opened once at a position. An exception that was delivered here, and
-	// retired nothing, can bring the machine to the same boundary again; an event that
-	// came then would be put before the exception when it is replayed.
-	if !m.visited || m.at != m.position() {
+	if m.arrived() {
 		for {
 			e := m.inputs.Take(c.Step, m.core.now())
 			if e == nil {
@@ -94,9 +99,13 @@ func (m *Machine) boundary(c *x86.CPU) error {
 				return err
 			}
 		}
-		m.at, m.visited = m.position(), true
 	}
-	m.feed()
+	if at := m.position(); at != m.at {
+		m.at, m.acted = at, false
+	}
+	if m.feed() || m.queue.Next() <= m.core.now() {
+		m.acted = true
+	}
 	m.queue.Run()
 	if err := m.Err(); err != nil {
 		return err
@@ -137,8 +146,8 @@ func (m *Machine) idle(c *x86.CPU, limitNs uint64) {
 // wakesMasked reports whether something other than a maskable interrupt may wake a processor that halted with interrupts off.
 func (m *Machine) wakesMasked(c *x86.CPU) bool { return c.MCPending }
 
-// feed gives the UART what was typed, as far as it has room.
-func (m *Machine) feed() {
+// feed gives the UART what was typed, as far as it has room, and reports whether it gave any.
+func (m *Machine) feed() bool {
 	n := 0
 	for n < len(m.core.Typed) && m.uart.CanReceive() {
 		m.uart.Receive(m.core.Typed[n])
@@ -147,6 +156,7 @@ func (m *Machine) feed() {
 	if n > 0 {
 		m.core.Typed = append(m.core.Typed[:0], m.core.Typed[n:]...)
 	}
+	return n > 0
 }
 
 // RunIdle lets a machine whose processors are halted go on, without an instruction

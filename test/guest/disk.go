@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +8,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"refault/test/guest/bare"
 )
 
 const (
@@ -22,27 +23,10 @@ const (
 )
 
 // FileName is the text file on the disk, in its root.
-const FileName = "lines.txt"
+const FileName = bare.FileName
 
-const (
-	fileLines    = 64
-	fileLineSize = 64
-)
-
-// FileText returns what FileName holds: 4 KiB of numbered lines of 64 bytes, so
-// that each sector, and each line that a damaged one changes, can be told by eye.
-func FileText() []byte {
-	var b bytes.Buffer
-	for i := range fileLines {
-		line := fmt.Sprintf("line %02d, sector %d of the file, byte %4d ", i, i*fileLineSize/512, i*fileLineSize)
-		b.WriteString(line)
-		for n := len(line); n < fileLineSize-1; n++ {
-			b.WriteByte('a' + byte((i+n)%26))
-		}
-		b.WriteByte('\n')
-	}
-	return b.Bytes()
-}
+// FileText returns what FileName holds.
+func FileText() []byte { return bare.FileText() }
 
 // makeDisk writes the ext4 image.
 func makeDisk(ctx context.Context, work, file string) (err error) {

@@ -33,8 +33,9 @@ type bench struct {
 	amd bool
 }
 
-func newBench() (*bench, error) {
-	g, err := newGuest()
+// newBench returns a bench for the interpreter, or for the translator.
+func newBench(translate bool) (*bench, error) {
+	g, err := newGuest(translate)
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +64,9 @@ func (b *bench) run(c *testCase) (r result, diffs []difference, why string) {
 	code := append(append([]byte(nil), c.before...), c.code...)
 	code = append(code, b.p.pad(0, c.pads[0], c.mode)...)
 	b.g.setCode(c.state.RIP, code)
+	if b.g.jit != nil && c.mode == 8 {
+		b.g.setCode(c.pads[0], []byte{noInstruction})
+	}
 	copy(b.p.at(c.state.RIP, len(code)), code)
 	for i, at := range c.pads[1:] {
 		pad := b.p.pad(i+1, at, c.mode)
@@ -70,7 +74,7 @@ func (b *bench) run(c *testCase) (r result, diffs []difference, why string) {
 		copy(b.p.at(at, len(pad)), pad)
 	}
 
-	got := b.g.run(&c.state, c.at, c.mode, c.chunk)
+	got := b.g.run(c)
 	if to := got.RIP; !got.Fault.Raised && to-dataAddr < contextAddr-dataAddr { // memory that is not executable, or none
 		got = b.g.fetch()
 	}

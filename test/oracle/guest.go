@@ -8,12 +8,17 @@ import (
 	"refault/vmm/mem"
 	"refault/vmm/x86"
 	"refault/vmm/x86/interp"
+	"refault/vmm/x86/jit"
 )
 
-// guest executes instructions on the interpreter: ring 3, paging, the processor's view of memory.
+// engine is the interpreter or the translator.
+type engine interface{ Run(until uint64) }
+
+// guest executes instructions on an engine: ring 3, paging, the processor's view of memory.
 type guest struct {
 	c        *x86.CPU
-	e        *interp.Engine
+	e        engine
+	jit      *jit.Engine // or nil
 	ram      *mem.RAM
 	mem      []byte // the mapped span
 	template x86.State
@@ -41,7 +46,7 @@ const (
 var gdt = [...]uint64{1: 0x00cf9b000000ffff, 2: 0x00af9b000000ffff, 3: 0x00cf93000000ffff,
 	4: 0x00cffb000000ffff, 5: 0x00cff3000000ffff, 6: 0x00affb000000ffff}
 
-func newGuest() (*guest, error) {
+func newGuest(translate bool) (*guest, error) {
 	ram, err := mem.New(1 << 20)
 	if err != nil {
 		return nil, fmt.Errorf("guest: %w", err)
@@ -107,7 +112,15 @@ func newGuest() (*guest, error) {
 	c.ModeChanged()
 	c.FlushTLB()
 	g.template = *c.State
-	g.e = interp.New(c)
+	in := interp.New(c)
+	g.e = in
+	if translate {
+		if g.jit, err = jit.New(c, in); err != nil {
+			return nil, errors.Join(err, g.close())
+		}
+		g.jit.TranslateAtOnce()
+		g.e = g.jit
+	}
 	return g, nil
 }
 
@@ -117,17 +130,27 @@ func segment(sel uint16) x86.Segment {
 	return x86.Segment{Sel: sel, Limit: 0xffffffff, Attr: uint16(d >> 40 & 0xf0ff)}
 }
 
-func (g *guest) close() error { return errors.Join(g.c.Close(), g.ram.Close()) }
+func (g *guest) close() error {
+	var err error
+	if g.jit != nil {
+		err = g.jit.Close()
+	}
+	return errors.Join(err, g.c.Close(), g.ram.Close())
+}
 
 // at returns n bytes at a user address.
 func (g *guest) at(addr uint64, n int) []byte { return g.mem[addr-base:][:n:n] }
 
-// setCode writes code, and tells the interpreter.
+// setCode writes code, and tells the engine.
 func (g *guest) setCode(addr uint64, code []byte) { g.ram.WriteAt(code, addr-base+paSpan) }
 
-// run executes the instruction at address at, and one before it if state in begins there, or until one raised an
-// exception. mode is the size of the code segment. A REP instruction is run to its end, chunk iterations at a time.
-func (g *guest) run(in *state, at uint64, mode int, chunk uint64) (out state) {
+// noInstruction ends a block: it cannot be decoded in 64-bit code, so the translator makes a block of what is before.
+const noInstruction = 0x06
+
+// run executes the instruction of a case, and the one before it if it has one, or until one raises an exception.
+// A REP instruction is run to its end, a chunk of iterations at a time.
+func (g *guest) run(t *testCase) (out state) {
+	in := &t.state
 	c := g.c
 	step := c.Step
 	*c.State = g.template
@@ -137,20 +160,21 @@ func (g *guest) run(in *state, at uint64, mode int, chunk uint64) (out state) {
 	c.Regs[x86.RIP] = in.RIP
 	c.RFLAGS = in.RFLAGS
 	c.FX = in.FX
-	if mode != 8 {
+	if t.mode != 8 {
 		c.Seg[x86.CS] = segment(selUser32)
 		c.Seg[x86.DS], c.Seg[x86.ES] = segment(selUserDS), segment(selUserDS)
 	}
 	c.ModeChanged()
 
-	until := c.Step + chunk
-	if in.RIP != at {
+	chunk := func() uint64 { return max(1, min(t.chunk, c.Regs[x86.RCX]&t.in.AddrMask)) }
+	until := c.Step + chunk()
+	if in.RIP != t.at {
 		until++ // both in one go, so that the second finds the flags as the first leaves them
 	}
-	for n := 0; (c.Regs[x86.RIP] == at || c.Regs[x86.RIP] == in.RIP) && c.CPL == 3 && n < 1<<16; n++ {
+	for n := 0; (c.Regs[x86.RIP] == t.at || c.Regs[x86.RIP] == in.RIP) && c.CPL == 3 && n < 1<<16; n++ {
 		c.Attention = false
 		g.e.Run(until)
-		until = c.Step + chunk
+		until = c.Step + chunk()
 	}
 	return g.state()
 }

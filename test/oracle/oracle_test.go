@@ -6,8 +6,10 @@ import (
 	"flag"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"os"
 	"regexp"
+	"slices"
 	"sort"
 	"testing"
 	"time"
@@ -33,8 +35,13 @@ type tally struct {
 	why                                   map[string]int
 }
 
-func TestInterpreterAgainstTheProcessor(t *testing.T) {
-	b, err := newBench()
+func TestInterpreterAgainstTheProcessor(t *testing.T) { againstTheProcessor(t, false, []int{8, 4}) }
+
+// The translator is for 64-bit code only.
+func TestTranslatorAgainstTheProcessor(t *testing.T) { againstTheProcessor(t, true, []int{8}) }
+
+func againstTheProcessor(t *testing.T, translate bool, modes []int) {
+	b, err := newBench(translate)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +71,7 @@ func TestInterpreterAgainstTheProcessor(t *testing.T) {
 			if tallies[form] == nil {
 				tallies[form] = &tally{why: map[string]int{}}
 			}
-			for _, mode := range []int{8, 4} {
+			for _, mode := range modes {
 				b.runForm(t, form, mode, seed, tallies[form])
 			}
 		}
@@ -72,7 +79,10 @@ func TestInterpreterAgainstTheProcessor(t *testing.T) {
 			break
 		}
 	}
-	summarise(t, tallies, pick)
+	summarise(t, tallies)
+	if translate && b.g.jit.Stats.Enters == 0 {
+		t.Error("no generated code was entered")
+	}
 }
 
 // caseSeed derives the seed of the i-th case of a form; nothing but its arguments goes into it.
@@ -115,8 +125,8 @@ func (b *bench) runForm(t *testing.T, form uint16, mode int, seed uint64, n *tal
 	}
 }
 
-func summarise(t *testing.T, tallies map[uint16]*tally, pick *regexp.Regexp) {
-	var total tally
+func summarise(t *testing.T, tallies map[uint16]*tally) {
+	total := tally{why: map[string]int{}}
 	var never []string
 	for form := range x86.Forms() {
 		form := uint16(form)
@@ -128,15 +138,21 @@ func summarise(t *testing.T, tallies map[uint16]*tally, pick *regexp.Regexp) {
 		total.equal += n.equal
 		total.faults += n.faults
 		total.skipped += n.skipped
+		for why, k := range n.why {
+			total.why[why] += k
+		}
 		total.failed += n.failed
 		if *listFlag {
 			t.Logf("%-40s %5d tried %5d equal %5d equal exceptions %5d skipped %v %5d different", formName(form), n.tried, n.equal, n.faults, n.skipped, n.why, n.failed)
 		}
-		if n.equal+n.faults == 0 {
+		if n.tried > 0 && n.equal+n.faults == 0 {
 			never = append(never, formName(form))
 		}
 	}
 	t.Logf("%d cases: %d equal, %d equal exceptions, %d not run on the processor, %d different", total.tried, total.equal, total.faults, total.skipped, total.failed)
+	for _, why := range slices.Sorted(maps.Keys(total.why)) {
+		t.Logf("%7d not run: %s", total.why[why], why)
+	}
 	sort.Strings(never)
 	for _, n := range never {
 		if *caseFlag == 0 {

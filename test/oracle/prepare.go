@@ -121,7 +121,7 @@ func prepareString(c *testCase, s source) {
 	if op == x86.OpSCAS && s.chance(80) {
 		c.state.Regs[x86.RAX] = fillWith
 	}
-	if !compares && count > 0 {
+	if !compares && count > 0 && c.in.Prefix&(x86.PrefixRep|x86.PrefixRepne) != 0 {
 		c.chunk = 1 + uint64(s.IntN(int(count)))
 	}
 }

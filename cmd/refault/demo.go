@@ -14,6 +14,7 @@ import (
 
 	"refault/compare"
 	"refault/replay"
+	"refault/test/guest/bare"
 	"refault/traces"
 )
 
@@ -128,7 +129,15 @@ func (d *demo) prepare(f *demoFlags) error {
 	if f.kernel != "" {
 		return nil
 	}
-	return usagef("--kernel is missing")
+	if f.initrd != "" || len(f.disks) > 0 {
+		return usagef("--initrd and --disk are for a guest of yours; give its --kernel too")
+	}
+	f.kernel, f.disks = filepath.Join(d.dir, "guest.elf"), []string{filepath.Join(d.dir, "guest.img")}
+	f.memory = bare.MemoryBytes
+	if err := os.WriteFile(f.kernel, bare.Kernel, 0o666); err != nil {
+		return err
+	}
+	return os.WriteFile(f.disks[0], bare.Disk(), 0o666)
 }
 
 func (d *demo) path(name string) string { return filepath.Join(d.dir, name+".rec") }

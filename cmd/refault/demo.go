@@ -29,7 +29,7 @@ var demoVerb = verb{
 	long: `Without --kernel the guest is a small one inside the program. With it, any guest will do
 whose console says, as the demonstration guests do,
   hello: ... physical 0xADDRESS           a process that keeps touching a page
-  blockmap: FILE lba N count M            a file that is read afterwards`,
+  blockmap: FILE lba N                    a file that is read afterwards`,
 	example: "refault demo\nrefault demo --kernel vmlinuz --initrd initrd.cpio --disk disk.img --append console=ttyS0",
 	flags: func(f *pflag.FlagSet) any {
 		d := new(demoFlags)
@@ -43,7 +43,7 @@ whose console says, as the demonstration guests do,
 // What the demonstration's guests say of themselves.
 var (
 	helloLine    = regexp.MustCompile(`hello: .*physical (0x[0-9a-f]+)`)
-	blockmapLine = regexp.MustCompile(`blockmap: \S+ lba (\d+) count (\d+)`)
+	blockmapLine = regexp.MustCompile(`blockmap: \S+ lba (\d+)`)
 )
 
 // settleSteps is how long after its line hello is well inside its loop.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -11,6 +13,7 @@ import (
 	"refault/injectors"
 	"refault/replay"
 	"refault/traces"
+	"refault/vmm"
 )
 
 type injectFlags struct {
@@ -87,6 +90,10 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 	waiting := inj.Waiting()
 	if e := inj.Close(); err == nil {
 		err = e
+	}
+	if errors.Is(err, injectors.ErrSpec) || errors.Is(err, vmm.ErrTarget) {
+		// The fault cannot be, which only its trigger's position could tell: nothing has been recorded that golden does not have.
+		err = errors.Join(err, os.RemoveAll(i.out))
 	}
 	if err != nil {
 		return 0, err

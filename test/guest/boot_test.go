@@ -79,3 +79,24 @@ func TestDemo(t *testing.T) {
 		})
 	}
 }
+
+func TestStress(t *testing.T) {
+	img := built(t)
+	log := boot(t, img.Kernel, img.Initrd, img.Disk, Stress, 20e9)
+	if want := "\nstress: done\nguest: stress: exit status 0\n"; !strings.Contains(log, want) || !strings.Contains(log, SaysDone) {
+		t.Errorf("the console does not say %q:\n%s", want, log)
+	}
+}
+
+// TestBench checks that the pieces of work give in the guest what they give on the host: bench compares checksums itself.
+func TestBench(t *testing.T) {
+	img := built(t)
+	for _, work := range []string{"sort", "pipes"} {
+		t.Run(work, func(t *testing.T) {
+			log := boot(t, img.CloudKernel, img.CloudInitrd, img.Disk, Bench(work), 10e9)
+			if !strings.Contains(log, "\nguest: bench: exit status 0\n") || !strings.Contains(log, SaysDone) {
+				t.Errorf("bench %s failed:\n%s", work, log)
+			}
+		})
+	}
+}

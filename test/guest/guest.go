@@ -34,7 +34,7 @@ const (
 
 	// Demo runs hello in the background, tells where the file lies on the disk, prints it, and powers off.
 	Demo = commandLine + "demo"
-	// Stress runs the stress of user space, and powers off.
+	// Stress runs the stress of user space, and powers off. Followed by a colon and a list of parts of src/stress.c, those only.
 	Stress = commandLine + "stress"
 	// Shell runs a shell on the console.
 	Shell = commandLine + "shell"
@@ -70,7 +70,7 @@ const recordFile = "built.json"
 // applets are the busybox programs that src/init calls, and those that a person at the shell will miss first.
 var applets = []string{"[", "basename", "cat", "chmod", "cp", "cut", "date", "dd", "dmesg", "echo", "env", "expr", "false", "free", "grep", "head", "hexdump",
 	"insmod", "kill", "ln", "ls", "lsmod", "mkdir", "mkfifo", "mknod", "mount", "mv", "poweroff", "printf", "ps", "reboot", "rm", "rmdir", "seq", "setsid", "cttyhack",
-	"sh", "sleep", "sort", "stat", "stty", "sync", "tail", "test", "time", "top", "touch", "true", "umount", "uname", "uptime", "usleep", "vi", "wc", "xxd"}
+	"sh", "sleep", "sort", "stat", "stty", "sync", "tail", "test", "time", "top", "touch", "tr", "true", "umount", "uname", "uptime", "usleep", "vi", "wc", "xxd"}
 
 // Build makes the guest in dir, or finds that it is there already. progress,
 // which may be nil, is told what is being done.

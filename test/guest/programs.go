@@ -17,7 +17,7 @@ var sources embed.FS
 // and that are the same bytes wherever and whenever they are built. The guest
 // is x86-64-v2, so the compiler must not use more; exact floating point is part
 // of what the programs check.
-var compilerFlags = []string{"-std=gnu11", "-O2", "-g0", "-static", "-no-pie", "-fno-pie", "-march=x86-64", "-ffp-contract=off",
+var compilerFlags = []string{"-std=gnu11", "-O2", "-g0", "-mno-red-zone", "-static", "-no-pie", "-fno-pie", "-march=x86-64", "-ffp-contract=off",
 	"-Wall", "-Wextra", "-Werror", "-pthread", "-Wl,--build-id=none", "-Wl,-s"}
 
 // programNames returns the names of the C programs of src.

@@ -3,6 +3,7 @@
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GUEST       := .cache/guest
 SOAK        ?= 1h
+ROUNDS      ?= 3
 
 .PHONY: all setup build guest bare check test demo bench soak clean
 
@@ -37,9 +38,10 @@ demo: build guest
 	bin/refault demo --dir .cache/demo --kernel $(GUEST)/vmlinuz --initrd $(GUEST)/initrd.cpio --disk $(GUEST)/disk.img \
 		--append "console=ttyS0 panic=-1 nokaslr refault.run=demo"
 
-bench: guest
+# Beside QEMU and the processor itself, on the same guest. ROUNDS=1 is a quick look.
+bench: build guest
 	@test/setup bench
-	go test -timeout 0 -run '^$$' -bench . ./...
+	go run ./test/bench -rounds $(ROUNDS)
 
 # Random tests, for as long as SOAK says.
 soak: guest

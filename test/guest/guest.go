@@ -42,8 +42,8 @@ const (
 	PowerOff = commandLine + "poweroff"
 )
 
-// Bench returns the command line for one of the fixed pieces of work of src/bench.c.
-func Bench(work string) string { return commandLine + "bench:" + work }
+// Bench returns the command line for fixed pieces of work of src/bench.c, one after the other.
+func Bench(works ...string) string { return commandLine + "bench:" + strings.Join(works, ",") }
 
 // Works are the pieces of work that Bench knows.
 var Works = [...]string{"sort", "sha256", "matrix", "memwalk", "syscalls", "pipes", "fork"}
@@ -55,6 +55,8 @@ const (
 	SaysHello    = "hello: "     // … pid N virtual ADDRESS physical ADDRESS
 	SaysBlockmap = "blockmap: "  // … FILE lba N count N
 	SaysCat      = "guest: cat: exit status "
+	SaysBench    = "guest: bench "              // … WORK, as it begins
+	SaysBenchEnd = "guest: bench: exit status " // … as it ends
 	SaysHelloEnd = "guest: hello: exit status "
 )
 

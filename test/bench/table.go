@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os/exec"
+	"slices"
+	"strconv"
+	"text/tabwriter"
+	"time"
+)
+
+// target is what a row has to reach: over's time divided by under's.
+type target struct {
+	what        string
+	over, under string // competitors
+	atLeast     float64
+	atMost      float64
+}
+
+var targets = []target{
+	{what: boot, over: peerRecord, under: record, atLeast: 4},
+	{what: "sort", over: peerRecord, under: record, atLeast: 4},
+	{what: "sort", over: record, under: native, atMost: 1.5},
+	{what: "sha256", over: peerRecord, under: record, atLeast: 4},
+	{what: "sha256", over: record, under: native, atMost: 1.5},
+	{what: "matrix", over: peerRecord, under: record, atLeast: 30},
+	{what: "matrix", over: record, under: native, atMost: 2},
+	{what: "memwalk", over: record, under: native, atMost: 1.5},
+	{what: "syscalls", over: peerRecord, under: record, atLeast: 4},
+	{what: "pipes", over: peerRecord, under: record, atLeast: 4},
+	{what: "fork", over: peerRecord, under: record, atLeast: 4},
+	{what: whole, over: replay, under: record, atMost: 1},
+	{what: whole, over: peerReplay, under: replay, atLeast: 5},
+	{what: whole, over: record, under: plainRun, atMost: 1.03},
+}
+
+// median returns the median of the ratios of two competitors, round by round; ok is false where one has not run.
+func (b *bench) median(t *target) (ratio float64, ok bool) {
+	o, u := b.times[t.over][t.what], b.times[t.under][t.what]
+	if len(o) == 0 || len(o) != len(u) {
+		return 0, false
+	}
+	r := make([]float64, len(o))
+	for i := range r {
+		r[i] = o[i] / u[i]
+	}
+	return middle(r), true
+}
+
+func middle(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+}
+
+func (b *bench) print(out io.Writer) {
+	fmt.Fprintf(out, "Seconds, medians of %d rounds\n\n", b.rounds)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	names := []string{native, plainRun, record, replay, peerRun, peerRecord, peerReplay}
+	fmt.Fprint(w, "|\t")
+	for _, n := range names {
+		fmt.Fprintf(w, "| %s\t", n)
+	}
+	fmt.Fprint(w, "|\n")
+	for _, what := range append(append([]string{boot}, b.works...), whole) {
+		fmt.Fprintf(w, "| %s\t", what)
+		for _, n := range names {
+			if v := b.times[n][what]; len(v) > 0 {
+				fmt.Fprintf(w, "| %.3f\t", middle(v))
+			} else {
+				fmt.Fprint(w, "| –\t")
+			}
+		}
+		fmt.Fprint(w, "|\n")
+	}
+	w.Flush()
+
+	fmt.Fprint(out, "\nRatios, medians of those of each round\n\n")
+	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprint(w, "| what\t| ratio\t| is\t| target\t|\t|\n")
+	for _, t := range targets {
+		r, ok := b.median(&t)
+		if !ok {
+			continue
+		}
+		want, met := fmt.Sprintf("at least %g", t.atLeast), r >= t.atLeast
+		if t.atMost != 0 {
+			want, met = fmt.Sprintf("at most %g", t.atMost), r <= t.atMost
+		}
+		verdict := "reached"
+		if !met {
+			verdict = "SHORT"
+		}
+		fmt.Fprintf(w, "| %s\t| %s / %s\t| %.2f\t| %s\t| %s\t|\n", t.what, t.over, t.under, r, want, verdict)
+	}
+	w.Flush()
+}
+
+// recording tells what the last recording cost, and what it costs to go into it.
+func (b *bench) recording(ctx context.Context, out io.Writer) error {
+	j, err := exec.CommandContext(ctx, b.refault, "info", "--json", b.rec).Output()
+	if err != nil {
+		return fmt.Errorf("refault info: %w", err)
+	}
+	var info struct {
+		Steps     uint64           `json:"steps"`
+		Snapshots []uint64         `json:"snapshot_steps"`
+		Bytes     map[string]int64 `json:"file_bytes"`
+		Log       float64          `json:"event_bytes_per_1000_steps"`
+	}
+	if err := json.Unmarshal(j, &info); err != nil {
+		return err
+	}
+	var total int64
+	for _, n := range info.Bytes {
+		total += n
+	}
+	millions := float64(info.Steps) / 1e6
+	fmt.Fprintf(out, "\nThe recording: %.0f million instructions, %.1f MB in all, %.5f bytes of events per 1000 instructions;\n", millions, float64(total)/1e6, info.Log)
+	fmt.Fprintf(out, "%d snapshots, %.2f MB each with its pages; %.0f million instructions a second recorded, %.0f replayed.\n",
+		len(info.Snapshots), float64(info.Bytes["pages"]+info.Bytes["snapshots"])/1e6/float64(len(info.Snapshots)),
+		millions/middle(b.times[record][whole]), millions/middle(b.times[replay][whole]))
+	at := strconv.FormatUint(info.Snapshots[len(info.Snapshots)-1], 10)
+	begin := time.Now()
+	if err := exec.CommandContext(ctx, b.refault, "replay", b.rec, "--to", at).Run(); err != nil {
+		return fmt.Errorf("refault replay --to %s: %w", at, err)
+	}
+	fmt.Fprintf(out, "Opening it and restoring the last snapshot, as a whole program: %.2f s.\n", time.Since(begin).Seconds())
+	return nil
+}

@@ -21,7 +21,7 @@ const (
 )
 
 // CPUModel names the processor model in recordings: another model is another machine.
-const CPUModel = "refault-v2.1"
+const CPUModel = "refault-v2.2"
 
 // Feature bits (SDM Vol. 2A, CPUID).
 const (
@@ -67,6 +67,9 @@ const (
 		1<<20 // SMAP
 	cpuid7ECX = 1 << 2  // UMIP
 	cpuid7EDX = 1 << 29 // ARCH_CAPABILITIES
+	// BHI_CTRL: IA32_SPEC_CTRL.BHI_DIS_S. Linux does not ask for BHI_NO, and
+	// without this clears the branch history in software, at each system call.
+	cpuid72EDX = 1 << 4
 
 	cpuid81EDX = 1<<11 | // SYSCALL
 		1<<20 | // NX
@@ -108,8 +111,11 @@ func (c *CPU) CPUID(leaf, sub uint32) (a, b, cx, d uint32) {
 	case 6:
 		return 1 << 2, 0, 0, 0 // the local APIC's timer always runs
 	case 7:
-		if sub == 0 {
-			return 0, cpuid7EBX, cpuid7ECX, cpuid7EDX
+		switch sub {
+		case 0:
+			return 2, cpuid7EBX, cpuid7ECX, cpuid7EDX
+		case 2:
+			return 0, 0, 0, cpuid72EDX
 		}
 	case 0xb:
 		if sub < 2 {

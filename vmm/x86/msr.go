@@ -152,7 +152,7 @@ func (c *CPU) WriteMSR(msr uint32, v uint64) (ok bool) {
 			return false
 		}
 	case MSRSpecCtrl:
-		if v&^7 != 0 {
+		if v&^(7|1<<10) != 0 { // IBRS, STIBP, SSBD, BHI_DIS_S
 			return false
 		}
 	case MSRPredCmd:

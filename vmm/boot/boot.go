@@ -18,6 +18,8 @@ var (
 	ErrNotKernel = errors.New("not a kernel (want a Linux bzImage, an ELF vmlinux or a Multiboot 1 ELF)")
 	// ErrDamaged: the file is a kernel, and broken.
 	ErrDamaged = errors.New("damaged kernel")
+	// ErrPlace: the kernel wants to lie where the loader or the firmware has something.
+	ErrPlace = errors.New("the kernel cannot be loaded there")
 	// ErrTooLarge: something does not fit the guest's memory.
 	ErrTooLarge = errors.New("does not fit the guest's memory; give the machine more with --memory")
 )
@@ -66,6 +68,7 @@ const (
 	commandLineAt = 0x91000
 	multibootAt   = 0x94000
 	lowEnd        = 0x9fc00
+	highMemory    = 0x100000
 
 	commandLineMax = 2048
 )
@@ -140,17 +143,25 @@ type segment struct {
 	size uint64 // in memory: the rest is zero
 }
 
-// loadSegments copies segments to memory and returns the end of the highest.
-func loadSegments(ram *mem.RAM, segs []segment) (end uint64, err error) {
+// loadSegments copies segments to memory and returns the end of the highest. entry has to be in one.
+func loadSegments(ram *mem.RAM, segs []segment, entry uint64) (end uint64, err error) {
+	entered := false
 	for _, s := range segs {
 		last := s.addr + s.size
 		if last < s.addr || uint64(len(s.data)) > s.size {
 			return 0, fmt.Errorf("a segment of %d bytes at %#x: %w", s.size, s.addr, ErrDamaged)
 		}
+		if s.addr < highMemory && last > tablesAt {
+			return 0, fmt.Errorf("a segment at %#x to %#x; the loader and the firmware need %#x to %#x: %w", s.addr, last, tablesAt, highMemory, ErrPlace)
+		}
 		if last > ram.LowSize() || !ram.WriteAt(s.data, s.addr) {
 			return 0, fmt.Errorf("kernel at %#x to %#x: %w", s.addr, last, ErrTooLarge)
 		}
 		end = max(end, last)
+		entered = entered || entry-s.addr < s.size
+	}
+	if !entered {
+		return 0, fmt.Errorf("%w: its entry point, %#x, is in none of its segments", ErrDamaged, entry)
 	}
 	return end, nil
 }

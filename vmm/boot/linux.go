@@ -110,7 +110,7 @@ func unpack(p []byte) ([]byte, error) {
 		}
 	case bytes.HasPrefix(p, []byte("BZh")):
 		name = "bzip2"
-		r = bzip2.NewReader(in)
+		r = bzip2.NewReader(bytes.NewReader(p[:max(len(p)-4, 3)])) // the length follows, and is no further stream
 	case bytes.HasPrefix(p, []byte{0x02, 0x21, 0x4c, 0x18}):
 		name = "lz4"
 		// A legacy frame, which has no end mark; the length of the kernel follows it.
@@ -155,7 +155,7 @@ func loadLinux(ram *mem.RAM, cfg Config, vmlinux, header []byte) (*Entry, error)
 	if f.Machine != elf.EM_X86_64 {
 		return nil, fmt.Errorf("an ELF file for %v without a Multiboot header: %w", f.Machine, ErrNotKernel)
 	}
-	end, err := loadSegments(ram, segs)
+	end, err := loadSegments(ram, segs, f.Entry)
 	if err != nil {
 		return nil, err
 	}

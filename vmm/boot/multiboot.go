@@ -36,6 +36,17 @@ func multibootHeader(k []byte) int {
 	return -1
 }
 
+// physicalEntry returns the physical address of an ELF file's entry point. The file
+// gives a virtual one, which is another where a kernel is linked to be mapped elsewhere.
+func physicalEntry(f *elf.File) uint64 {
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_LOAD && p.Flags&elf.PF_X != 0 && f.Entry-p.Vaddr < p.Filesz {
+			return f.Entry - p.Vaddr + p.Paddr
+		}
+	}
+	return f.Entry
+}
+
 func loadMultiboot(ram *mem.RAM, cfg Config) (*Entry, error) {
 	k := cfg.Kernel
 	at := multibootHeader(k)
@@ -76,9 +87,9 @@ func loadMultiboot(ram *mem.RAM, cfg Config) (*Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		segs, entry = s, f.Entry
+		segs, entry = s, physicalEntry(f)
 	}
-	end, err := loadSegments(ram, segs)
+	end, err := loadSegments(ram, segs, entry)
 	if err != nil {
 		return nil, err
 	}

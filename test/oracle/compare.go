@@ -206,7 +206,7 @@ func compareStates(c *testCase, want, got *state) (diffs []difference) {
 			at, size int
 		}{{"fcw", 0, 2}, {"fsw", 2, 2}, {"ftw", 4, 1}, {"mxcsr", 24, 4}} {
 			if w, g := want.FX[f.at:][:f.size], got.FX[f.at:][:f.size]; !bytes.Equal(w, g) {
-				if f.name == "mxcsr" && inexactDiffers(c, want, got) || f.name == "fsw" && codesDiffer(c, want, got) {
+				if f.name == "mxcsr" && inexactDiffers(c, want, got) || f.name == "fsw" && (codesDiffer(c, want, got) || roundingDiffers(c, want, got)) {
 					continue
 				}
 				var b [3][4]byte
@@ -218,6 +218,9 @@ func compareStates(c *testCase, want, got *state) (diffs []difference) {
 		}
 		for i := range 8 {
 			if w, g := want.FX[32+16*i:][:10], got.FX[32+16*i:][:10]; !bytes.Equal(w, g) {
+				if c.in.Op == x86.OpX87Soft && i < 2 && c.transcends(w, g) {
+					continue
+				}
 				diff(fmt.Sprintf("st%d", i), "%s", bigEndian(in.FX[32+16*i:][:10]), bigEndian(w), bigEndian(g))
 			}
 		}

@@ -13,9 +13,8 @@ var excluded = map[x86.Op]string{
 	x86.OpSYSCALL: "a system call", x86.OpSYSENTER: "a system call, or #UD on AMD processors",
 	x86.OpRDFSBASE: "FS is the Go runtime's", x86.OpWRFSBASE: "FS is the Go runtime's", x86.OpWRGSBASE: "would change this thread",
 	x86.OpSGDT: "Linux emulates it", x86.OpSIDT: "Linux emulates it", x86.OpSLDT: "Linux emulates it", x86.OpSTR: "Linux emulates it", x86.OpSMSW: "Linux emulates it",
-	x86.OpINT1:    "hypervisors deliver it in their own ways",
-	x86.OpX87Soft: "an approximation",
-	x86.OpRDPMC:   "depends on what the host's kernel allows",
+	x86.OpINT1:  "hypervisors deliver it in their own ways",
+	x86.OpRDPMC: "depends on what the host's kernel allows",
 }
 
 // excludedForm says why a form is not compared, or nothing.

@@ -1,6 +1,10 @@
 package oracle
 
-import "refault/vmm/x86"
+import (
+	"math"
+
+	"refault/vmm/x86"
+)
 
 // undefinedFlags returns the flags that the manual leaves undefined after an instruction (SDM Vol. 2, "Flags
 // Affected" of each), and what ours are by our own definition.
@@ -93,6 +97,18 @@ func undefinedResult(c *testCase) bool {
 		return c.count() > uint64(c.in.OpSize)*8
 	case x86.OpBSWAP:
 		return c.in.OpSize == 2
+	case x86.OpX87Soft:
+		x, ok := extendedFloat(c.state.FX[32:42])
+		if !ok {
+			return false
+		}
+		a, _ := x.Float64()
+		switch c.in.ModRM {
+		case 0xf0: // F2XM1 takes from -1 to 1
+			return math.Abs(a) > 1
+		case 0xf9: // FYL2XP1
+			return a < math.Sqrt2/2-1 || a > math.Sqrt2-1
+		}
 	}
 	return false
 }

@@ -3,6 +3,7 @@ package oracle
 import (
 	"encoding/binary"
 	"math"
+	"math/big"
 
 	"refault/vmm/x86"
 )
@@ -145,4 +146,52 @@ func codesDiffer(c *testCase, want, got *state) bool {
 	const codes = 1<<8 | 1<<10 | 1<<14
 	w, g := binary.LittleEndian.Uint16(want.FX[2:]), binary.LittleEndian.Uint16(got.FX[2:])
 	return (w^g)&^codes == 0 && w&3&^binary.LittleEndian.Uint16(c.state.FX[:]) != 0
+}
+
+// roundingDiffers reports that only C1 differs after a transcendental: whether the last bit was rounded up; or the
+// inexact flag, and what follows from it, which some processors set after an exact result (log2 of a power of two).
+func roundingDiffers(c *testCase, want, got *state) bool {
+	const c1, pe, summary = 1 << 9, 1 << 5, 0x8080
+	if c.in.Op != x86.OpX87Soft {
+		return false
+	}
+	w, g := binary.LittleEndian.Uint16(want.FX[2:]), binary.LittleEndian.Uint16(got.FX[2:])
+	return (w^g)&^c1 == 0 || w&pe != 0 && g&pe == 0 && (w^g)&^(c1|pe|summary) == 0
+}
+
+// extendedFloat is the value of a finite number in extended precision; ok is false for others.
+func extendedFloat(b []byte) (f *big.Float, ok bool) {
+	man, se := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint16(b[8:])
+	if se&0x7fff == 0x7fff {
+		return nil, false
+	}
+	f = new(big.Float).SetUint64(man)
+	f.SetMantExp(f, max(int(se&0x7fff), 1)-16383-63)
+	if se>>15 != 0 {
+		f.Neg(f)
+	}
+	return f, true
+}
+
+// transcends reports whether two results of a transcendental are both within its error: an ulp or two (SDM Vol. 1
+// 8.3.10), and for the trigonometric ones what the digits of pi in the argument reduction make of the argument.
+func (c *testCase) transcends(w, g []byte) bool {
+	x, ok := extendedFloat(c.state.FX[32:42])
+	a, okA := extendedFloat(w)
+	b, okB := extendedFloat(g)
+	if !ok || !okA || !okB {
+		return false
+	}
+	abs := func(v *big.Float) *big.Float { return new(big.Float).Abs(v) }
+	scaled := func(v *big.Float, e int) *big.Float { return new(big.Float).SetMantExp(v, e) }
+	allowed := scaled(abs(a), -61)
+	least := new(big.Float).SetMantExp(big.NewFloat(1), -16383-62)
+	allowed.Add(allowed, least) // of a denormal, the last bit is more
+	switch m := c.in.ModRM; m {
+	case 0xf2, 0xfb, 0xfe, 0xff:
+		slope := new(big.Float).Mul(a, a)
+		slope.Add(slope, big.NewFloat(1))
+		allowed.Add(allowed, slope.Mul(slope, scaled(abs(x), -64)))
+	}
+	return abs(new(big.Float).Sub(a, b)).Cmp(allowed) <= 0
 }

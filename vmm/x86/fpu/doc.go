@@ -18,6 +18,6 @@
 //
 // SSE and basic x87 arithmetic is defined to the bit by IEEE 754 and the SDM.
 // What is not (RCPPS, RSQRTPS and their scalar forms, the x87 transcendentals) is
-// not executed on the host but computed in software, in approx.go. The pointers
+// not executed on the host but computed in software, by the interpreter. The pointers
 // FIP, FDP and FOP, which vendors save differently, are the caller's business.
 package fpu

@@ -1,9 +1,6 @@
 package interp
 
 import (
-	"math"
-	"math/big"
-
 	"refault/vmm/x86"
 	"refault/vmm/x86/fpu"
 )
@@ -139,29 +136,6 @@ func compares(in *x86.Inst) bool {
 		return in.ModRM == 0xe4
 	}
 	return false
-}
-
-// mergeX87 takes over the status word after an instruction and, unless an unmasked
-// exception of the operands forbids it, its result.
-func mergeX87(c *x86.CPU, in *x86.Inst, now uint16, va uint64, result func()) bool {
-	fcw, fsw := le.Uint16(c.FX[0:]), le.Uint16(c.FX[2:])
-	raised := now & 0x7f
-	unmasked := raised & 0x3f &^ fcw
-	setPointers(c, in, unmasked != 0, va)
-	ok := unmasked&(fswIE|1<<1|fswZE) == 0
-	if ok {
-		result()
-		fsw = now&^0x7f | fsw&0x7f
-	} else {
-		fsw = fsw&^fswC1 | now&fswC1
-	}
-	fsw |= raised
-	fsw &^= fswES | fswB
-	if fsw&0x3f&^fcw != 0 {
-		fsw |= fswES | fswB
-	}
-	le.PutUint16(c.FX[2:], fsw)
-	return ok
 }
 
 // setStatus sets the summary bits of the status word from its exceptions and the control word.
@@ -355,91 +329,6 @@ func stEmpty(c *x86.CPU, i int) bool {
 	return c.FX[4]>>((top+i)&7)&1 == 0
 }
 
-// x87Soft computes the transcendentals: the result of the arguments taken to
-// double precision, to one definition on all hosts.
-func x87Soft(c *x86.CPU, in *x86.Inst) {
-	c.CheckX87()
-	c.CheckX87Error()
-	x := toFloat(st(c, 0))
-	two := in.ModRM == 0xf1 || in.ModRM == 0xf3 || in.ModRM == 0xf9 // pops
-	push := in.ModRM == 0xf2 || in.ModRM == 0xfb
-	fsw := le.Uint16(c.FX[2:])
-	top := int(fsw >> 11 & 7)
-	if stEmpty(c, 0) || two && stEmpty(c, 1) || push && !stEmpty(c, 7) {
-		status := fsw&^0x7f | fswIE | fswSF
-		if push && !stEmpty(c, 7) {
-			status |= fswC1
-		} else {
-			status &^= fswC1
-		}
-		mergeX87(c, in, status, 0, func() {
-			indefinite(st(c, 0))
-			if two {
-				indefinite(st(c, 1))
-				popStack(c)
-			}
-		})
-		return
-	}
-	now := fsw &^ (0x7f | fswC1 | fswC2)
-	out := math.Abs(x) >= 1<<63
-	trig := in.ModRM == 0xf2 || in.ModRM == 0xfb || in.ModRM == 0xfe || in.ModRM == 0xff
-	if trig && out && !math.IsInf(x, 0) {
-		mergeX87(c, in, now|fswC2, 0, func() {})
-		return
-	}
-	var r, r2 float64
-	switch in.ModRM {
-	case 0xf0:
-		r = math.Expm1(x * math.Ln2)
-	case 0xf1:
-		r = toFloat(st(c, 1)) * math.Log2(x)
-	case 0xf2:
-		r, r2 = math.Tan(x), 1
-	case 0xf3:
-		r = math.Atan2(toFloat(st(c, 1)), x)
-	case 0xf9:
-		r = toFloat(st(c, 1)) * (math.Log1p(x) / math.Ln2)
-	case 0xfb:
-		r, r2 = math.Sin(x), math.Cos(x)
-	case 0xfe:
-		r = math.Sin(x)
-	case 0xff:
-		r = math.Cos(x)
-	}
-	switch {
-	case math.IsNaN(r) && !math.IsNaN(x):
-		now |= fswIE
-	case math.IsInf(r, 0) && in.ModRM == 0xf1 && x == 0:
-		now |= fswZE
-	case r != 0 && !math.IsNaN(x):
-		now |= fswPE
-	}
-	mergeX87(c, in, now, 0, func() {
-		if two {
-			fromFloat(st(c, 1), r)
-			popStack(c)
-			return
-		}
-		fromFloat(st(c, 0), r)
-		if push {
-			copy(c.FX[48:160], append([]byte(nil), c.FX[32:144]...))
-			fromFloat(st(c, 0), r2)
-			c.FX[4] |= 1 << ((top - 1) & 7)
-		}
-	})
-	// mergeX87 took the status word from now, with the old top: move it.
-	fsw = le.Uint16(c.FX[2:])
-	if fsw&fswES == 0 || now&(fswIE|fswZE) == 0 {
-		switch {
-		case two:
-			le.PutUint16(c.FX[2:], fsw&^fswTop|uint16((top+1)&7)<<11)
-		case push:
-			le.PutUint16(c.FX[2:], fsw&^fswTop|uint16((top-1)&7)<<11)
-		}
-	}
-}
-
 // popStack shifts the registers down by one and marks the old top empty; the caller moves TOP.
 func popStack(c *x86.CPU) {
 	top := le.Uint16(c.FX[2:]) >> 11 & 7
@@ -453,46 +342,4 @@ func popStack(c *x86.CPU) {
 func indefinite(b []byte) {
 	le.PutUint64(b, 0xc000000000000000)
 	le.PutUint16(b[8:], 0xffff)
-}
-
-// toFloat converts an 80-bit value to the nearest double.
-func toFloat(b []byte) float64 {
-	man, se := le.Uint64(b), le.Uint16(b[8:])
-	exp := int(se & 0x7fff)
-	sign := 1.0
-	if se>>15 != 0 {
-		sign = -1
-	}
-	switch {
-	case exp == 0x7fff && man<<1 == 0:
-		return math.Inf(int(sign))
-	case exp == 0x7fff:
-		return math.NaN()
-	case man == 0:
-		return math.Copysign(0, sign)
-	}
-	f, _ := new(big.Float).SetMantExp(new(big.Float).SetPrec(64).SetUint64(man), exp-16383-63).Float64()
-	return sign * f
-}
-
-// fromFloat converts a double to an 80-bit value, exactly.
-func fromFloat(b []byte, f float64) {
-	bits := math.Float64bits(f)
-	se := uint16(bits >> 63 << 15)
-	switch {
-	case math.IsNaN(f):
-		indefinite(b)
-		return
-	case math.IsInf(f, 0):
-		le.PutUint64(b, 1<<63)
-		le.PutUint16(b[8:], se|0x7fff)
-		return
-	case f == 0:
-		le.PutUint64(b, 0)
-		le.PutUint16(b[8:], se)
-		return
-	}
-	frac, exp := math.Frexp(math.Abs(f))
-	le.PutUint64(b, uint64(math.Ldexp(frac, 64)))
-	le.PutUint16(b[8:], se|uint16(exp-1+16383))
 }

@@ -26,6 +26,9 @@ func Fork(parent *Player, dir string, from uint64, wrap func(m *vmm.Machine, nex
 		return nil, err
 	}
 	src := parent.m.Machine
+	if err := m.SetEngine(src.Engine()); err != nil {
+		return nil, errors.Join(err, m.close())
+	}
 	for n := range src.RAM.Pages() {
 		if p := src.RAM.Page(n); !isZero(p) {
 			m.RAM.NoteWrite(uint64(n)<<12, len(p))

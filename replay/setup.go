@@ -41,6 +41,7 @@ type Setup struct {
 	Clock          string
 	Seed           uint64
 	RTCStartUnix   int64
+	Engine         vmm.Engine // not part of the recording: any engine makes the same one
 }
 
 // machine is a machine with the host's resources that it holds.
@@ -149,7 +150,7 @@ func build(s *Setup) (*machine, *traces.Manifest, error) {
 			return nil, nil, fmt.Errorf("disk: %w", err)
 		}
 	}
-	m, err := newMachine(man, s.DiskImages, func(i int, f *disk.File) error { return hashImage(&man.Disks[i], f) })
+	m, err := newMachine(man, s.DiskImages, s.Engine, func(i int, f *disk.File) error { return hashImage(&man.Disks[i], f) })
 	if err != nil {
 		return nil, nil, err
 	}
@@ -167,7 +168,7 @@ func build(s *Setup) (*machine, *traces.Manifest, error) {
 }
 
 // newMachine makes a machine in its power-on state. check looks at each disk that is in a file.
-func newMachine(man *traces.Manifest, images []disk.Image, check func(i int, f *disk.File) error) (*machine, error) {
+func newMachine(man *traces.Manifest, images []disk.Image, engine vmm.Engine, check func(i int, f *disk.File) error) (*machine, error) {
 	if err := checkMemory(man.MemoryBytes); err != nil {
 		return nil, err
 	}
@@ -178,7 +179,7 @@ func newMachine(man *traces.Manifest, images []disk.Image, check func(i int, f *
 		}
 		return nil, err
 	}
-	cfg := vmm.Config{MemoryBytes: man.MemoryBytes, Seed: man.Seed, RTCStartUnix: man.RTCStartUnix}
+	cfg := vmm.Config{MemoryBytes: man.MemoryBytes, Seed: man.Seed, RTCStartUnix: man.RTCStartUnix, Engine: engine}
 	add := func(img disk.Image) error {
 		d, err := disk.New(fmt.Sprintf("disk%d", len(cfg.Disks)), img)
 		if err == nil {
@@ -253,7 +254,7 @@ func reopen(man *traces.Manifest, images []disk.Image) (*machine, error) {
 			return nil, err
 		}
 	}
-	m, err := newMachine(man, images, func(i int, f *disk.File) error {
+	m, err := newMachine(man, images, "", func(i int, f *disk.File) error {
 		d := &man.Disks[i]
 		if untouched(d) {
 			return nil

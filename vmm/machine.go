@@ -45,7 +45,9 @@ type Config struct {
 type Engine string
 
 const (
-	// EngineInterp is the interpreter, and the default.
+	// EngineAuto is the translator where the host can, and otherwise the interpreter.
+	EngineAuto Engine = ""
+	// EngineInterp is the interpreter: the specification, for any host.
 	EngineInterp Engine = "interp"
 	// EngineJIT is the translator, for linux/amd64.
 	EngineJIT Engine = "jit"
@@ -327,14 +329,18 @@ func (m *Machine) Out() uint64 { return m.core.OutBytes }
 // SetEngine changes the engine, at any step. The machine stays what it is.
 func (m *Machine) SetEngine(e Engine) (err error) {
 	switch e {
-	case "":
-		e = EngineInterp
 	case EngineInterp:
-	case EngineJIT:
+	case EngineAuto, EngineJIT:
 		if m.jit == nil {
-			if m.jit, err = jit.New(m.CPUs[0], m.interp); err != nil {
-				return fmt.Errorf("engine %s: %w", e, err)
-			}
+			m.jit, err = jit.New(m.CPUs[0], m.interp)
+		}
+		switch {
+		case err == nil:
+			e = EngineJIT
+		case e == EngineAuto && errors.Is(err, jit.ErrHost):
+			e = EngineInterp
+		default:
+			return fmt.Errorf("engine %s: %w", e, err)
 		}
 	default:
 		return fmt.Errorf("engine %q: %w", e, ErrEngine)

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"refault/compare"
-	"refault/replay"
 	"refault/test/guest/bare"
 	"refault/traces"
 )
@@ -177,7 +176,7 @@ func (d *demo) aim(golden string) ([]demoFault, error) {
 	if err := d.do("log", golden, "--console", "--match", "hello: .*physical|blockmap: "); err != nil {
 		return nil, err
 	}
-	p, err := replay.Open(golden)
+	p, err := d.a.open(golden)
 	if err != nil {
 		return nil, err
 	}

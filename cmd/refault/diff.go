@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"refault/compare"
-	"refault/replay"
 )
 
 var diffVerb = verb{
@@ -21,12 +20,12 @@ Status 0: no difference. Status 1: there is one.`,
 	args:    "GOLDEN FAULTY", minArgs: 2, maxArgs: 2,
 	flags: jsonFlag,
 	run: func(ctx context.Context, a *app, c *call) (int, error) {
-		g, err := replay.Open(c.args[0])
+		g, err := a.open(c.args[0])
 		if err != nil {
 			return 0, err
 		}
 		defer g.Close()
-		f, err := replay.Open(c.args[1])
+		f, err := a.open(c.args[1])
 		if err != nil {
 			return 0, err
 		}

@@ -57,7 +57,7 @@ func runDump(ctx context.Context, a *app, c *call) (int, error) {
 	case len(args) < n[0] || len(args) > n[1]:
 		return 0, usagef("%s takes %d to %d arguments", what, n[0], n[1])
 	}
-	p, err := replay.Open(c.args[0])
+	p, err := a.open(c.args[0])
 	if err != nil {
 		return 0, err
 	}

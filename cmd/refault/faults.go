@@ -11,6 +11,7 @@ import (
 
 var faultsVerb = verb{
 	name:    "faults",
+	passive: true,
 	summary: "list the kinds of fault, their keys and their triggers",
 	example: "refault faults",
 	flags:   jsonFlag,

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"refault/replay"
 	"refault/traces"
 	"refault/vmm"
 )
@@ -29,12 +28,13 @@ type recordingInfo struct {
 
 var infoVerb = verb{
 	name:    "info",
+	passive: true,
 	summary: "tell what a recording is",
 	example: "refault info boot.rec --json",
 	args:    "RECORDING", minArgs: 1, maxArgs: 1,
 	flags: jsonFlag,
 	run: func(_ context.Context, a *app, c *call) (int, error) {
-		p, err := replay.Open(c.args[0])
+		p, err := a.open(c.args[0])
 		if err != nil {
 			return 0, err
 		}

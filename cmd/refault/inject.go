@@ -62,7 +62,7 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 	if len(faults) == 0 {
 		return 0, usagef("--fault is missing")
 	}
-	p, err := replay.Open(c.args[0])
+	p, err := a.open(c.args[0])
 	if err != nil {
 		return 0, err
 	}

@@ -37,7 +37,7 @@ line that the guest said, at the step of its last byte, found by playing the rec
 		if err != nil {
 			return 0, usagef("--match: %w", err)
 		}
-		p, err := replay.Open(c.args[0])
+		p, err := a.open(c.args[0])
 		if err != nil {
 			return 0, err
 		}

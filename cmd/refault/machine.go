@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"refault/replay"
+	"refault/vmm"
 )
 
 // machineFlags describe a machine.
@@ -32,7 +33,7 @@ func (m *machineFlags) add(f *pflag.FlagSet) {
 	f.Var(stepFlag{v: &m.maxSteps}, "max-steps", "stop after so many instructions")
 }
 
-func (m *machineFlags) setup() (*replay.Setup, error) {
+func (m *machineFlags) setup(engine string) (*replay.Setup, error) {
 	if m.kernel == "" {
 		return nil, usagef("--kernel is missing")
 	}
@@ -48,7 +49,7 @@ func (m *machineFlags) setup() (*replay.Setup, error) {
 	}
 	return &replay.Setup{
 		Kernel: m.kernel, Initrd: m.initrd, CommandLine: m.append, Disks: m.disks, MemoryBytes: m.memory,
-		Clock: m.clock, Seed: m.seed, RTCStartUnix: t.Unix(),
+		Clock: m.clock, Seed: m.seed, RTCStartUnix: t.Unix(), Engine: vmm.Engine(engine),
 	}, nil
 }
 

@@ -39,6 +39,7 @@ type verb struct {
 	flags   func(f *pflag.FlagSet) any
 	minArgs int
 	maxArgs int
+	passive bool // it executes no instruction of a guest
 }
 
 // call is a verb with its arguments.
@@ -53,6 +54,7 @@ type call struct {
 type app struct {
 	in       *os.File // nil: nobody can type
 	out, err io.Writer
+	engine   string // what executes instructions; "": the best that there is
 }
 
 var verbs []*verb
@@ -133,6 +135,9 @@ func (a *app) call(ctx context.Context, v *verb, args []string) (int, error) {
 	c.set.Usage = func() {}
 	if v.flags != nil {
 		c.flags = v.flags(c.set)
+	}
+	if !v.passive {
+		c.set.StringVar(&a.engine, "engine", a.engine, "what executes instructions: interp, jit (default: jit where the host can)")
 	}
 	err := c.set.Parse(args)
 	if errors.Is(err, pflag.ErrHelp) {

@@ -6,11 +6,15 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"refault/test/tiny"
 )
+
+// hasJIT: the translator runs here.
+const hasJIT = runtime.GOOS == "linux" && runtime.GOARCH == "amd64"
 
 // refault runs a command line as a person would, with nobody at the keyboard.
 func refault(t *testing.T, args ...string) (status int, out, err string) {
@@ -70,8 +74,13 @@ func TestVerbs(t *testing.T) {
 	if out := must(t, "info", rec); !strings.Contains(out, "debug-exit with status 99") {
 		t.Errorf("info does not tell the end:\n%s", out)
 	}
-	if out := must(t, "verify", rec); !strings.Contains(out, "equal") {
-		t.Errorf("verify: %s", out)
+	for _, engine := range []string{"interp", "jit"} {
+		if engine == "jit" && !hasJIT {
+			continue
+		}
+		if out := must(t, "verify", rec, "--engine", engine); !strings.Contains(out, "equal") {
+			t.Errorf("verify --engine %s: %s", engine, out)
+		}
 	}
 	console, err := os.ReadFile(filepath.Join(rec, "console.log"))
 	if err != nil {
@@ -190,6 +199,8 @@ func TestMistakes(t *testing.T) {
 		{machine("--memory", "1000000G"), "memory"},
 		{machine("--memory", "99999999999999999999G"), "not a size"},
 		{machine("--clock", "sundial"), `--clock is "sundial"`},
+		{machine("--engine", "steam"), `"steam"`},
+		{[]string{"verify", rec, "--engine", "steam"}, `"steam"`},
 		{machine("--rtc", "yesterday"), `"yesterday" is not a time`},
 		{machine("--max-steps", "few"), "is not a whole number"},
 		{machine("--input", filepath.Join(dir, "none")), "no such file"},

@@ -44,7 +44,7 @@ The guest's console is standard output; on a terminal it reads the keyboard: Ctr
 	},
 	run: func(ctx context.Context, a *app, c *call) (int, error) {
 		r := c.flags.(*recordFlags)
-		s, err := r.setup()
+		s, err := r.setup(a.engine)
 		if err != nil {
 			return 0, err
 		}

@@ -10,6 +10,7 @@ import (
 
 	"refault/replay"
 	"refault/traces"
+	"refault/vmm"
 	"refault/vmm/boot"
 	"refault/vmm/ksym"
 )
@@ -47,9 +48,21 @@ func symbolsOrNot(m *traces.Manifest) *ksym.Table {
 	return t
 }
 
-// seek opens a recording at a step.
-func seek(dir string, step uint64) (*replay.Player, error) {
+// open opens a recording, to be played with the engine that was asked for.
+func (a *app) open(dir string) (*replay.Player, error) {
 	p, err := replay.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.Machine().SetEngine(vmm.Engine(a.engine)); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// seek opens a recording at a step.
+func (a *app) seek(dir string, step uint64) (*replay.Player, error) {
+	p, err := a.open(dir)
 	if err != nil {
 		return nil, err
 	}

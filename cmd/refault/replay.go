@@ -31,7 +31,7 @@ compares every state-hash mark on the way.`,
 	},
 	run: func(ctx context.Context, a *app, c *call) (int, error) {
 		r := c.flags.(*replayFlags)
-		p, err := replay.Open(c.args[0])
+		p, err := a.open(c.args[0])
 		if err != nil {
 			return 0, err
 		}
@@ -81,7 +81,7 @@ difference is told. A recording that was cut off is verified up to its last mark
 	args:    "RECORDING", minArgs: 1, maxArgs: 1,
 	flags: jsonFlag,
 	run: func(ctx context.Context, a *app, c *call) (int, error) {
-		p, err := replay.Open(c.args[0])
+		p, err := a.open(c.args[0])
 		if err != nil {
 			return 0, err
 		}

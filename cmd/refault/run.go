@@ -24,7 +24,7 @@ Ctrl-A x leaves, Ctrl-A Ctrl-A types Ctrl-A.`,
 	},
 	run: func(ctx context.Context, a *app, c *call) (int, error) {
 		m := c.flags.(*machineFlags)
-		s, err := m.setup()
+		s, err := m.setup(a.engine)
 		if err != nil {
 			return 0, err
 		}

@@ -37,7 +37,7 @@ one at any step, so that what follows is near. It changes nothing of the run.`,
 		if take && !c.set.Changed("at") {
 			return 0, usagef("--at is missing: the step at which to take the snapshot")
 		}
-		p, err := replay.Open(c.args[1])
+		p, err := a.open(c.args[1])
 		if err != nil {
 			return 0, err
 		}

@@ -41,7 +41,7 @@ instruction that raised an exception is marked; what follows it is the handler, 
 		if t.to < t.from {
 			return 0, usagef("--to %d comes before --from %d", t.to, t.from)
 		}
-		p, err := seek(c.args[0], t.from)
+		p, err := a.seek(c.args[0], t.from)
 		if err != nil {
 			return 0, err
 		}

@@ -13,6 +13,7 @@ import (
 
 var versionVerb = verb{
 	name:    "version",
+	passive: true,
 	summary: "print the versions of the program, its format and its machine",
 	example: "refault version",
 	run: func(_ context.Context, a *app, _ *call) (int, error) {

@@ -103,9 +103,9 @@ func decompress(r io.Reader, suffix string) (io.Reader, error) {
 	case ".gz":
 		return gzip.NewReader(r)
 	case ".xz":
-		return xz.NewReader(r, xzDictMax)
+		return xz.NewReader(r, dictMax)
 	case ".zst":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(dictMax))
 		if err != nil {
 			return nil, err
 		}
@@ -114,8 +114,8 @@ func decompress(r io.Reader, suffix string) (io.Reader, error) {
 	return nil, fmt.Errorf("compressed as %q, which is not known", suffix)
 }
 
-// xzDictMax bounds what a package can make us allocate; xz -9 uses 64 MiB.
-const xzDictMax = 64 << 20
+// dictMax bounds what a package can make us allocate; xz -9 uses 64 MiB.
+const dictMax = 64 << 20
 
 // readLimited reads all of r, which is not expected to be longer than limit.
 func readLimited(r io.Reader, limit int64) ([]byte, error) {

@@ -80,7 +80,7 @@ func againstTheProcessor(t *testing.T, translate bool, modes []int) {
 		}
 	}
 	summarise(t, tallies)
-	if translate && b.g.jit.Stats.Enters == 0 {
+	if translate && *runFlag == "" && *caseFlag == 0 && b.g.jit.Stats.Enters == 0 {
 		t.Error("no generated code was entered")
 	}
 }

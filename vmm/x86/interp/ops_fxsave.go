@@ -11,6 +11,15 @@ func needFX(c *x86.CPU) {
 	}
 }
 
+// misaligned raises #GP for an operand that is not aligned, unless its address is not canonical, which comes first here
+// (for vector operands it comes second).
+func misaligned(c *x86.CPU, va uint64) {
+	if c.LongMode() && !x86.Canonical(va) {
+		c.ProbeRead(va, 1)
+	}
+	gp0(c)
+}
+
 // fxsaveBytes is how much of the 512 bytes FXSAVE writes and FXRSTOR reads.
 const fxsaveBytes = 416
 
@@ -18,7 +27,7 @@ func fxsave(c *x86.CPU, in *x86.Inst) {
 	needFX(c)
 	va := c.AddrW(in, 512)
 	if va&15 != 0 {
-		gp0(c)
+		misaligned(c, va)
 	}
 	n := fxsaveBytes
 	if c.CodeSize() != 8 {
@@ -40,7 +49,7 @@ func fxrstor(c *x86.CPU, in *x86.Inst) {
 	needFX(c)
 	va := c.AddrR(in, 512)
 	if va&15 != 0 {
-		gp0(c)
+		misaligned(c, va)
 	}
 	n := fxsaveBytes
 	if c.CodeSize() != 8 {
@@ -101,7 +110,7 @@ func xsave(c *x86.CPU, in *x86.Inst) {
 	needXSAVE(c)
 	va := c.AddrW(in, 576)
 	if va&63 != 0 {
-		gp0(c)
+		misaligned(c, va)
 	}
 	rfbm := requested(c)
 	c.ProbeWrite(va, 8)
@@ -136,7 +145,7 @@ func xrstor(c *x86.CPU, in *x86.Inst) {
 	needXSAVE(c)
 	va := c.AddrR(in, 576)
 	if va&63 != 0 {
-		gp0(c)
+		misaligned(c, va)
 	}
 	c.ProbeRead(va, 8)
 	rfbm := requested(c)

@@ -16,6 +16,7 @@ const (
 	OpFNSAVE
 	OpFNSTSW
 	OpFWAIT
+	OpX87Nop // FENI and friends, which do nothing since the 287
 )
 
 // formsX87 is the x87 part of the opcode table (SDM Vol. 1 5.2, Vol. 2D A.5).
@@ -153,4 +154,17 @@ var formsX87 = []Form{
 	{"DF /7:m", "fistp Mq", OpX87Store, IsFPU},
 	{"DF =E0", "fnstsw AX", OpFNSTSW, IsFPU},
 	{"9B", "fwait", OpFWAIT, 0},
+	// What manuals leave out and every processor has: other encodings of the same, with the names that others gave them.
+	{"DC /2:r", "fcom2 STi", OpX87, IsFPU},
+	{"DC /3:r", "fcomp3 STi", OpX87, IsFPU},
+	{"DE /2:r", "fcomp5 STi", OpX87, IsFPU},
+	{"D9 /3:r", "fstpnce STi", OpX87, IsFPU},
+	{"DF /2:r", "fstp8 STi", OpX87, IsFPU},
+	{"DF /3:r", "fstp9 STi", OpX87, IsFPU},
+	{"DD /1:r", "fxch4 STi", OpX87, IsFPU},
+	{"DF /1:r", "fxch7 STi", OpX87, IsFPU},
+	{"DF /0:r", "ffreep STi", OpX87, IsFPU},
+	{"DB =E0", "fneni", OpX87Nop, IsFPU},
+	{"DB =E1", "fndisi", OpX87Nop, IsFPU},
+	{"DB =E4", "fnsetpm", OpX87Nop, IsFPU},
 }

@@ -17,6 +17,7 @@ var x87Ops = map[x86.Op]selector{
 	x86.OpFLDENV: always(fldenv), x86.OpFNSTENV: always(fnstenv), x86.OpFLDCW: always(fldcw), x86.OpFNSTCW: always(fnstcw),
 	x86.OpFNCLEX: always(fnclex), x86.OpFNINIT: always(fninit), x86.OpFRSTOR: always(frstor), x86.OpFNSAVE: always(fnsave),
 	x86.OpFNSTSW: always(fnstsw), x86.OpFWAIT: always(fwait),
+	x86.OpX87Nop: always(func(c *x86.CPU, _ *x86.Inst) { c.CheckX87() }),
 }
 
 // Bits of the x87 status word (SDM Vol. 1 8.1.3).
@@ -131,7 +132,7 @@ func compares(in *x86.Inst) bool {
 	case in.Opcode == 0xdd:
 		return !in.IsMem && (digit == 4 || digit == 5)
 	case in.Opcode == 0xde:
-		return in.ModRM == 0xd9
+		return in.ModRM == 0xd9 || digit == 2
 	case in.Opcode == 0xd9:
 		return in.ModRM == 0xe4
 	}

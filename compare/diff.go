@@ -1,27 +1,36 @@
 package compare
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
 
 	"refault/replay"
 	"refault/vmm"
-	"refault/vmm/dev"
-	"refault/vmm/mem"
 	"refault/vmm/x86"
 )
 
 // Report is what Diff found.
 type Report struct {
 	Equal bool `json:"equal"`
-	// Injected are the faults of the faulty run, as they happened.
+	// Injected are the faults that only the faulty run has, as they happened.
 	Injected []InjectedFault `json:"injected"`
-	// First is the first divergent instruction, nil where the processor's path never differed.
+	// First is the first divergent instruction: the first after which anything differs
+	// beyond what the faults changed by themselves. It is nil where there is none.
 	First *Divergence `json:"first_divergence,omitempty"`
+	// Healed is the step at which nothing differed any more, where there was one.
+	Healed *uint64 `json:"healed_at_step,omitempty"`
+	// Flow is where the runs first executed different instructions at one step, Privilege
+	// where they first were at different privilege levels; Memory is the first word that
+	// differed beyond the faults' own. Each nil where it did not come within Searched steps after First.
+	Flow      *Split      `json:"first_control_flow,omitempty"`
+	Privilege *Split      `json:"first_privilege,omitempty"`
+	Memory    *MemoryDiff `json:"first_memory,omitempty"`
+	Searched  uint64      `json:"searched_steps"`
 	// Output is the first line of the console that differs, nil where none does.
 	Output  *OutputDiff `json:"output,omitempty"`
+	Console ConsoleDiff `json:"console"`
+	Disks   []DiskDiff  `json:"disks,omitempty"`
 	Outcome Outcome     `json:"outcome"`
 	Why     string      `json:"why"`
 	Golden  Run         `json:"golden"`
@@ -32,13 +41,17 @@ type Report struct {
 type Run struct {
 	Dir    string `json:"recording"`
 	Step   uint64 `json:"step"`
+	TimeNs uint64 `json:"time_ns"`
 	Reason string `json:"reason"`
+	Status uint32 `json:"status,omitempty"`
 }
 
 // InjectedFault is a fault as it happened.
 type InjectedFault struct {
 	Step uint64 `json:"step"`
 	Spec string `json:"spec"`
+	// Was is what it replaced, where that is known.
+	Was []byte `json:"was,omitempty"`
 }
 
 // Divergence is the first divergent instruction: what each processor executed from
@@ -49,9 +62,44 @@ type Divergence struct {
 	Golden Executed `json:"golden"`
 	Faulty Executed `json:"faulty"`
 	// Registers that differ after it.
-	Registers []RegisterDiff `json:"registers"`
+	Registers []RegisterDiff `json:"registers,omitempty"`
+	// Words of memory that differ after it, the faults' own aside, and at most 16.
+	Words []WordDiff `json:"words,omitempty"`
 	// Pages of memory that differ after it, by physical address, and at most 16.
 	Pages []uint64 `json:"pages,omitempty"`
+	// Devices that differ after it, the faults' own aside.
+	Devices []string `json:"devices,omitempty"`
+}
+
+// Split is an instruction after which the runs go different ways.
+type Split struct {
+	Step      uint64   `json:"step"`
+	Golden    Executed `json:"golden"`
+	Faulty    Executed `json:"faulty"`
+	GoldenRIP uint64   `json:"golden_next"`
+	FaultyRIP uint64   `json:"faulty_next"`
+	GoldenCPL uint8    `json:"golden_cpl"`
+	FaultyCPL uint8    `json:"faulty_cpl"`
+	// GoldenAt and FaultyAt are the symbols of what comes next.
+	GoldenAt string `json:"golden_next_symbol,omitempty"`
+	FaultyAt string `json:"faulty_next_symbol,omitempty"`
+}
+
+// MemoryDiff is the first difference of memory.
+type MemoryDiff struct {
+	Step   uint64   `json:"step"`
+	Golden Executed `json:"golden"`
+	Faulty Executed `json:"faulty"`
+	WordDiff
+}
+
+// WordDiff is an aligned word of 8 bytes that differs.
+type WordDiff struct {
+	Addr   uint64 `json:"physical"`
+	Golden uint64 `json:"golden_value"`
+	Faulty uint64 `json:"faulty_value"`
+	// Owner says what the word belongs to, where it can be told.
+	Owner string `json:"owner,omitempty"`
 }
 
 // Executed is an instruction that a processor executed.
@@ -61,6 +109,8 @@ type Executed struct {
 	Symbol string `json:"symbol,omitempty"`
 	Code   []byte `json:"code"`
 	Text   string `json:"text"`
+	// After names the exception or interrupt that was delivered before it.
+	After string `json:"after,omitempty"`
 }
 
 // RegisterDiff is a register that differs, as hexadecimal numbers.
@@ -70,58 +120,69 @@ type RegisterDiff struct {
 	Faulty string `json:"faulty"`
 }
 
-// OutputDiff is the first difference of the console.
-type OutputDiff struct {
-	Line   int    `json:"line"` // from 1
-	Golden string `json:"golden"`
-	Faulty string `json:"faulty"`
+// DiskDiff tells whether a disk ends with the same content.
+type DiskDiff struct {
+	Name  string `json:"name"`
+	Equal bool   `json:"equal"`
 }
 
 // Symbols names addresses; nil names none.
 type Symbols func(addr uint64) string
 
-// chunks of the search, in steps, from coarse to fine. In the last, every instruction is compared.
-var chunks = []uint64{50_000_000, 1_000_000, 20_000, 1}
+// Options of Diff.
+type Options struct {
+	Symbols Symbols
+	// Owner says what a word of memory, by its physical address, belongs to on a machine; nil says nothing.
+	Owner func(m *vmm.Machine, pa uint64) string
+	// Progress, if set, is called with the position of the search.
+	Progress func(step, end uint64)
+}
 
 // ErrUnrelated reports two recordings that are not of one machine.
 var ErrUnrelated = errors.New("the recordings are of different machines")
 
-// Diff compares a faulty run with the golden run that it was forked from. progress may be nil.
-func Diff(golden, faulty *replay.Player, symbols Symbols, progress func(step, end uint64)) (*Report, error) {
+// searchSteps is how far after the first divergence control flow, privilege and memory are looked at.
+const searchSteps = 64_000_000
+
+// Diff compares a faulty run with the golden run that it was forked from.
+func Diff(golden, faulty *replay.Player, opt Options) (*Report, error) {
 	if err := related(golden, faulty); err != nil {
 		return nil, err
 	}
-	r := &Report{Golden: runOf(golden), Faulty: runOf(faulty)}
+	r := &Report{Golden: runOf(golden), Faulty: runOf(faulty), Injected: []InjectedFault{}}
 	r.Outcome, r.Why = Classify(golden, faulty)
-	r.Output = firstLine(golden.RecordedConsole(), faulty.RecordedConsole())
-	start := uint64(vmm.Never)
-	for _, e := range faulty.Events() {
-		if e.Kind == vmm.EventFault {
-			r.Injected = append(r.Injected, InjectedFault{e.Step, e.Fault.Spec})
-			start = min(start, e.Step)
-		}
+	r.Console = Align(golden.RecordedConsole(), faulty.RecordedConsole())
+	r.Output = r.Console.first()
+	r.Disks = disks(golden, faulty)
+	steps, faults := strikes(golden, faulty)
+	for _, e := range faults {
+		r.Injected = append(r.Injected, InjectedFault{e.Step, e.Fault.Spec, e.Fault.Old})
 	}
-	r.Equal = len(r.Injected) == 0 && r.Output == nil && equalEnd(golden, faulty)
+	r.Equal = len(steps) == 0 && r.Output == nil && equalEnd(golden, faulty)
 	if r.Equal {
 		return r, nil
 	}
-	if start == vmm.Never {
-		start = firstMark(golden, faulty)
+	end := min(golden.End(), faulty.End())
+	if len(steps) == 0 {
+		steps = []uint64{lastEqual(golden, faulty)}
 	}
-	start = max(start, golden.Start(), faulty.Start())
-	if start > golden.End() || start > faulty.End() {
+	first := max(golden.Start(), faulty.Start())
+	for i := range steps {
+		steps[i] = max(steps[i], first)
+	}
+	steps = slices.Compact(steps)
+	if steps[0] > end {
 		return r, nil
 	}
-	p := &pair{g: golden, f: faulty, symbols: symbols, progress: progress}
-	var err error
-	r.First, err = p.find(start)
-	return r, err
+	p := &pair{g: golden, f: faulty, progress: opt.Progress, end: end}
+	c := &differ{pair: p, opt: opt, r: r}
+	return r, c.run(steps)
 }
 
 func runOf(p *replay.Player) Run {
-	r := Run{Dir: p.Dir, Step: p.End(), Reason: "cut off"}
-	if p.Manifest.End != nil {
-		r.Reason = p.Manifest.End.Reason
+	r := Run{Dir: p.Dir, Step: p.End(), TimeNs: p.Marks()[len(p.Marks())-1].TimeNs, Reason: "cut off"}
+	if e := p.Manifest.End; e != nil {
+		r.Reason, r.Status = e.Reason, e.Status
 	}
 	return r
 }
@@ -140,8 +201,8 @@ func related(a, b *replay.Player) error {
 	return nil
 }
 
-// firstMark returns the position of the last common mark that is equal.
-func firstMark(a, b *replay.Player) (step uint64) {
+// lastEqual returns the position of the last common mark up to which all are equal.
+func lastEqual(a, b *replay.Player) (step uint64) {
 	x, y := a.Marks(), b.Marks()
 	for i := range min(len(x), len(y)) {
 		if x[i].Step != y[i].Step || x[i].Memory != y[i].Memory || !slices.Equal(x[i].Devices, y[i].Devices) {
@@ -152,161 +213,225 @@ func firstMark(a, b *replay.Player) (step uint64) {
 	return step
 }
 
-// firstLine returns the first line that differs, time stamps aside.
-func firstLine(g, f []byte) *OutputDiff {
-	a, b := bytes.Split(untimed(g), []byte("\n")), bytes.Split(untimed(f), []byte("\n"))
-	line := func(l [][]byte, i int) string {
-		if i < len(l) {
-			return string(bytes.TrimRight(l[i], "\r"))
+// disks compares what is on the disks in the end.
+func disks(golden, faulty *replay.Player) (d []DiskDiff) {
+	x, y := golden.Marks(), faulty.Marks()
+	a, b := x[len(x)-1].Devices, y[len(y)-1].Devices
+	for i, name := range golden.Manifest.Devices {
+		if diskName.MatchString(name) {
+			d = append(d, DiskDiff{name, a[i] == b[i]})
 		}
-		return ""
 	}
-	for i := range max(len(a), len(b)) {
-		if i >= len(a) || i >= len(b) || !bytes.Equal(a[i], b[i]) {
-			return &OutputDiff{i + 1, line(a, i), line(b, i)}
+	return d
+}
+
+// differ is a Diff at work.
+type differ struct {
+	*pair
+	opt Options
+	r   *Report
+}
+
+// run finds the first divergence after the first of the faults, and what comes of it.
+func (d *differ) run(steps []uint64) error {
+	for i, at := range steps {
+		to := d.end
+		if i+1 < len(steps) {
+			to = min(steps[i+1], d.end)
+		}
+		if err := d.together(at, i == 0); err != nil {
+			return err
+		}
+		if err := d.strike(); err != nil {
+			return err
+		}
+		found, err := d.diverge(to)
+		if err != nil {
+			return err
+		}
+		if found {
+			return d.consequences()
+		}
+		if to = d.step(); d.identical() && i+1 == len(steps) {
+			d.r.Healed = &to
 		}
 	}
 	return nil
 }
 
-// pair is two machines side by side.
-type pair struct {
-	g, f     *replay.Player
-	symbols  Symbols
-	progress func(step, end uint64)
-}
-
-// find returns the first instruction at or after start after which the processors differ.
-func (p *pair) find(start uint64) (*Divergence, error) {
-	at := p.skip(start)
-	end := min(p.g.End(), p.f.End())
-	if err := p.both(func(x *replay.Player) error { return x.Seek(at) }); err != nil {
-		return nil, err
+// diverge runs both to the first divergent instruction, and at most to step to.
+func (d *differ) diverge(to uint64) (bool, error) {
+	q := question{now: d.beyond, quickly: d.beyondCPU}
+	if found, err := d.first(min(to, d.step()+closely), true, q); found || err != nil {
+		return found, err
 	}
-	for _, chunk := range chunks {
-		if chunk == 1 {
-			return p.lockstep(at, end)
-		}
-		for differ := false; !differ; {
-			if at == end {
-				return nil, nil // to the end, and never different
+	for d.step() < to && !d.identical() {
+		if at := d.quiet(to); at > d.step() {
+			if err := d.seek(at); err != nil {
+				return false, err
 			}
-			gc, fc := p.g.Checkpoint(), p.f.Checkpoint()
-			next := min(at+chunk, end)
-			if err := p.both(func(x *replay.Player) error { return x.RunTo(next) }); err != nil {
-				return nil, err
-			}
-			if p.progress != nil {
-				p.progress(next, end)
-			}
-			if differ = p.differ(); !differ {
-				at = next
-				continue
-			}
-			if err := errors.Join(p.g.Rollback(gc), p.f.Rollback(fc)); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return nil, nil
-}
-
-// skip returns the last common mark before which nothing but the broken hardware
-// itself differs; or start, if that is later.
-func (p *pair) skip(start uint64) uint64 {
-	x, y := p.g.Marks(), p.f.Marks()
-	for i := range min(len(x), len(y)) {
-		if x[i].Step != y[i].Step || x[i].Memory != y[i].Memory || x[i].ConsoleBytes != y[i].ConsoleBytes {
-			break
-		}
-		same := true
-		for k := range x[i].Devices {
-			same = same && (x[i].Devices[k] == y[i].Devices[k] || hardware(p.g.Manifest.Devices[k]))
-		}
-		if !same {
-			break
-		}
-		start = max(start, x[i].Step)
-	}
-	return start
-}
-
-// both does the same to both players, at the same time.
-func (p *pair) both(f func(*replay.Player) error) error {
-	done := make(chan error, 1)
-	go func() { done <- f(p.f) }()
-	return errors.Join(f(p.g), <-done)
-}
-
-// differ reports whether anything differs that is not the fault itself: the
-// processors, what the guest said, or a device that is not the broken one.
-func (p *pair) differ() bool {
-	a, b := p.g.Machine().Devices(), p.f.Machine().Devices()
-	for i := range a {
-		if hardware(a[i].Name()) {
 			continue
 		}
-		if !bytes.Equal(state(a[i]), state(b[i])) {
-			return true
+		if found, err := d.first(min(to, d.nextMark()), false, q); found || err != nil {
+			return found, err
 		}
 	}
-	return false
+	return false, nil
 }
 
-func state(d dev.Device) []byte {
-	if h, ok := d.(dev.Hasher); ok {
-		s := h.Hash()
-		return s[:]
+// consequences describes the divergence that both stand before, and looks for what follows from it.
+func (d *differ) consequences() error {
+	start := d.checkpoint()
+	defer d.release(start)
+	g, f, err := d.stepBoth()
+	if err != nil {
+		return err
 	}
-	return dev.Encode(d)
-}
-
-// lockstep runs both machines an instruction at a time from a position where they are equal.
-func (p *pair) lockstep(at, end uint64) (*Divergence, error) {
-	for ; at < end; at++ {
-		g, err := p.g.StepInstruction()
-		if err != nil {
-			return nil, err
-		}
-		f, err := p.f.StepInstruction()
-		if err != nil {
-			return nil, err
-		}
-		regs := differences(p.g.Machine().CPUs[0], p.f.Machine().CPUs[0])
-		if len(regs) == 0 {
-			continue
-		}
-		return &Divergence{
-			Step: at, Golden: p.executed(g), Faulty: p.executed(f), Registers: regs,
-			Pages: pages(p.g.Machine().RAM, p.f.Machine().RAM),
-		}, nil
+	d.r.First = &Divergence{Step: start.g.Step(), Golden: g, Faulty: f}
+	d.describe(d.r.First)
+	if err := d.rollback(start); err != nil {
+		return err
 	}
-	return nil, nil
+
+	to := min(d.end, d.step()+searchSteps)
+	d.r.Searched = to - d.step()
+	flow := func() bool { return d.r.Flow == nil && d.rip(d.g) != d.rip(d.f) }
+	privilege := func() bool {
+		return d.r.Privilege == nil && d.g.Machine().CPUs[0].CPL != d.f.Machine().CPUs[0].CPL
+	}
+	memory := func() bool { return d.r.Memory == nil && d.beyondMemory() }
+	either := func() bool { return flow() || privilege() }
+	if err := d.each(to, question{now: either, quickly: either}, func(at uint64, g, f Executed) bool {
+		s := d.split(at, g, f)
+		if privilege() {
+			d.r.Privilege = s
+		}
+		if flow() {
+			d.r.Flow = s
+		}
+		return d.r.Flow != nil && d.r.Privilege != nil
+	}); err != nil {
+		return err
+	}
+	if err := d.rollback(start); err != nil {
+		return err
+	}
+	return d.each(to, question{now: memory}, func(at uint64, g, f Executed) bool {
+		d.r.Memory = d.firstWord(at, g, f)
+		return true
+	})
 }
 
-// executed describes the instruction that retired, which is the last of its step.
-func (p *pair) executed(is []replay.Instruction) Executed {
+// each calls visit for each answer to q up to step to, after the instruction that gave it, until it returns true.
+func (d *differ) each(to uint64, q question, visit func(at uint64, g, f Executed) bool) error {
+	for {
+		found, err := d.first(to, true, q)
+		if !found || err != nil {
+			return err
+		}
+		at := d.step()
+		g, f, err := d.stepBoth()
+		if err != nil || visit(at, g, f) {
+			return err
+		}
+	}
+}
+
+func (d *differ) rip(p *replay.Player) uint64 { return p.Machine().CPUs[0].Regs[x86.RIP] }
+
+func (d *differ) split(at uint64, g, f Executed) *Split {
+	s := &Split{Step: at, Golden: g, Faulty: f, GoldenRIP: d.rip(d.g), FaultyRIP: d.rip(d.f),
+		GoldenCPL: d.g.Machine().CPUs[0].CPL, FaultyCPL: d.f.Machine().CPUs[0].CPL}
+	if d.opt.Symbols != nil {
+		s.GoldenAt, s.FaultyAt = d.opt.Symbols(s.GoldenRIP), d.opt.Symbols(s.FaultyRIP)
+	}
+	return s
+}
+
+// firstWord describes the first word that differs beyond the faults' own.
+func (d *differ) firstWord(at uint64, g, f Executed) *MemoryDiff {
+	m := &MemoryDiff{Step: at, Golden: g, Faulty: f}
+	if w := d.newWords(1); len(w) > 0 {
+		m.WordDiff = w[0]
+	}
+	return m
+}
+
+// stepBoth executes one instruction on both.
+func (d *differ) stepBoth() (g, f Executed, err error) {
+	a, err := d.g.StepInstruction()
+	if err != nil {
+		return g, f, err
+	}
+	b, err := d.f.StepInstruction()
+	if err != nil {
+		return g, f, err
+	}
+	return executed(a, d.opt.Symbols), executed(b, d.opt.Symbols), nil
+}
+
+// executed describes an instruction that was executed: the first of its step, and
+// where that raised an exception, what the exception led to.
+func executed(is []replay.Instruction, symbols Symbols) Executed {
 	if len(is) == 0 {
 		return Executed{Text: "(nothing)"}
 	}
 	i := is[len(is)-1]
 	e := Executed{CS: i.CS, RIP: i.RIP, Code: i.Code}
-	if p.symbols != nil {
-		e.Symbol = p.symbols(i.RIP)
+	for k, x := range is {
+		if x.Entered >= 0 {
+			if e.After != "" {
+				e.After += ", "
+			}
+			e.After += x86.VectorName(uint8(x.Entered))
+			if k > 0 {
+				text, _ := x86.Disassemble(is[k-1].Code, is[k-1].Mode, is[k-1].RIP, symbols)
+				e.After += " of " + text
+			}
+		}
 	}
-	e.Text, _ = x86.Disassemble(i.Code, i.Mode, i.RIP, p.symbols)
+	if symbols != nil {
+		e.Symbol = symbols(i.RIP)
+	}
+	e.Text, _ = x86.Disassemble(i.Code, i.Mode, i.RIP, symbols)
 	return e
 }
 
-// differences lists the registers that differ.
-func differences(g, f *x86.CPU) (d []RegisterDiff) {
-	for _, r := range x86.Registers() {
-		a, b := r.Read(g), r.Read(f)
-		if !bytes.Equal(a, b) {
-			d = append(d, RegisterDiff{r.Name, Hex(a), Hex(b)})
+// Bounds of what a report lists.
+const maxListed = 16
+
+// describe fills in what differs now.
+func (d *differ) describe(v *Divergence) {
+	d.registers(func(name string, g, f []byte) {
+		v.Registers = append(v.Registers, RegisterDiff{name, Hex(g), Hex(f)})
+	})
+	v.Words = d.newWords(maxListed)
+	ram := d.g.Machine().RAM
+	d.pages(func(n int) bool {
+		v.Pages = append(v.Pages, ram.Addr(uint64(n)<<12))
+		return len(v.Pages) < maxListed
+	})
+	d.devices(func(i int, name string) {
+		if !d.own.devices[i] {
+			v.Devices = append(v.Devices, name)
 		}
-	}
-	return d
+	})
+}
+
+// newWords lists up to n words that differ beyond the faults' own.
+func (d *differ) newWords(n int) (w []WordDiff) {
+	m := d.f.Machine()
+	d.words(func(off, g, f uint64) bool {
+		if d.own.words[off] != [2]uint64{g, f} {
+			x := WordDiff{Addr: m.RAM.Addr(off), Golden: g, Faulty: f}
+			if d.opt.Owner != nil {
+				x.Owner = d.opt.Owner(m, x.Addr)
+			}
+			w = append(w, x)
+		}
+		return len(w) < n
+	})
+	return w
 }
 
 // Hex writes a little-endian value as a hexadecimal number.
@@ -316,17 +441,12 @@ func Hex(b []byte) string {
 	return fmt.Sprintf("%#x", r)
 }
 
-// maxPages bounds how many differing pages a report lists.
-const maxPages = 16
-
-// pages lists the pages of memory that differ, by physical address.
-func pages(a, b *mem.RAM) (addrs []uint64) {
-	for n := range a.Pages() {
-		if !bytes.Equal(a.Page(n), b.Page(n)) {
-			if addrs = append(addrs, a.Addr(uint64(n)*mem.PageSize)); len(addrs) == maxPages {
-				break
-			}
+// nextMark returns the position of the first common mark beyond the current step.
+func (p *pair) nextMark() uint64 {
+	for _, m := range p.g.Marks() {
+		if m.Step > p.step() {
+			return m.Step
 		}
 	}
-	return addrs
+	return p.end
 }

@@ -77,7 +77,7 @@ func Classify(golden, faulty *replay.Player) (Outcome, string) {
 	if l, ok := noticed(correctedLog); ok {
 		return Corrected, fmt.Sprintf("the guest said: %s", l)
 	}
-	if !bytes.Equal(untimed(gc), untimed(fc)) || g != nil && (f.Reason != g.Reason || f.Status != g.Status) {
+	if !Align(gc, fc).Equal || g != nil && (f.Reason != g.Reason || f.Status != g.Status) {
 		return SDC, "the outputs differ, and the guest noticed nothing"
 	}
 	if equalEnd(golden, faulty) {
@@ -101,25 +101,23 @@ func equalEnd(golden, faulty *replay.Player) bool {
 	return true
 }
 
-var driveName = regexp.MustCompile(`^ata\d|^mca\d`)
+var (
+	driveName = regexp.MustCompile(`^ata\d|^mca\d`)
+	diskName  = regexp.MustCompile(`^disk\d`)
+)
 
 // hardware reports whether a device is one whose state is the fault itself.
 func hardware(name string) bool { return driveName.MatchString(name) }
 
-// timestamp is what Linux puts before a line: it shifts with every instruction more or less.
-var timestamp = regexp.MustCompile(`(?m)^\[ *\d+\.\d+\] `)
-
-func untimed(console []byte) []byte { return timestamp.ReplaceAll(console, nil) }
-
-// NewLines returns the lines of b that are not in a, time stamps aside.
+// NewLines returns the lines of b that are not in a, time stamps and process numbers aside.
 func NewLines(a, b []byte) (lines [][]byte) {
 	count := map[string]int{}
-	for _, l := range bytes.Split(untimed(a), []byte("\n")) {
-		count[string(l)]++
+	for _, l := range splitLines(a) {
+		count[key(l)]++
 	}
-	for _, l := range bytes.Split(untimed(b), []byte("\n")) {
-		if count[string(l)]--; count[string(l)] < 0 {
-			lines = append(lines, l)
+	for _, l := range splitLines(b) {
+		if count[key(l)]--; count[key(l)] < 0 {
+			lines = append(lines, untimed(l))
 		}
 	}
 	return lines

@@ -29,8 +29,10 @@ func Fork(parent *Player, dir string, from uint64, wrap func(m *vmm.Machine, nex
 	if err := m.SetEngine(src.Engine()); err != nil {
 		return nil, errors.Join(err, m.close())
 	}
+	hash := parent.Memory()
 	for n := range src.RAM.Pages() {
-		if p := src.RAM.Page(n); !isZero(p) {
+		if hash.PageHash(n) != [2]uint64{} { // not zeros
+			p := src.RAM.Page(n)
 			m.RAM.NoteWrite(uint64(n)<<12, len(p))
 			copy(m.RAM.Page(n), p)
 		}
@@ -83,13 +85,4 @@ func (r *Recorder) past(parent *Player, events int) error {
 	}
 	r.say(parent.console[:out])
 	return r.err
-}
-
-func isZero(p []byte) bool {
-	for _, b := range p {
-		if b != 0 {
-			return false
-		}
-	}
-	return true
 }

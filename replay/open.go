@@ -40,6 +40,7 @@ func open(dir string, images []disk.Image) (p *Player, err error) {
 	if p.snaps, err = snapshot.OpenReader(dir, p.m.RAM.Pages()); err != nil {
 		return nil, errors.Join(err, p.m.close())
 	}
+	p.snaps.Blank()
 	if steps := p.snaps.Steps(); len(steps) == 0 || steps[0] > p.End() {
 		return nil, errors.Join(fmt.Errorf("its recorder ended before the first snapshot was written: %w", traces.ErrEmpty), p.Close())
 	}

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"sort"
 
 	"refault/snapshot"
 	"refault/traces"
@@ -31,10 +30,11 @@ type Player struct {
 	console  []byte // what was recorded
 	compared int    // marks
 	diverged *Divergence
-	live     bool // the machine is at a position of the recording
-	ended    bool // and beyond the last instruction, where finish put it
-	checking bool // snapshots are compared too
-	checked  int  // of them
+	live     bool          // the machine is at a position of the recording
+	ended    bool          // and beyond the last instruction, where finish put it
+	checking bool          // snapshots are compared too
+	checked  int           // of them
+	held     []*Checkpoint // the oldest first
 }
 
 func (p *Player) last() *traces.Mark { return &p.marks[len(p.marks)-1] }
@@ -102,10 +102,7 @@ func (p *Player) restore(i int) error {
 	if err := restoreDevices(p.m.Machine, e); err != nil {
 		return err
 	}
-	p.enter(sort.Search(len(p.script.events), func(k int) bool { return p.script.events[k].Step >= e.Step }),
-		sort.Search(len(p.marks), func(k int) bool {
-			return p.marks[k].Step > e.Step || p.marks[k].Step == e.Step && p.marks[k].TimeNs >= e.TimeNs
-		}))
+	p.settle(e)
 	return nil
 }
 
@@ -287,53 +284,4 @@ func (p *Player) StepAtTime(timeNs uint64) uint64 {
 		step = max(step, p.marks[i].Step)
 	}
 	return step
-}
-
-// Checkpoint is a position of a Player that it can go back to quickly, held in memory.
-type Checkpoint struct {
-	entry    snapshot.Entry
-	ram      []byte
-	disks    []checkpointCluster
-	event    int
-	compared int
-}
-
-type checkpointCluster struct {
-	disk  string
-	index uint64
-	data  []byte
-}
-
-// Checkpoint remembers the current position.
-func (p *Player) Checkpoint() *Checkpoint {
-	c := &Checkpoint{entry: p.track.entry(), ram: bytes.Clone(p.m.RAM.Data()), event: p.script.next, compared: p.compared}
-	for _, d := range disks(p.m.Machine) {
-		d.Each(func(n uint64, data []byte) {
-			c.disks = append(c.disks, checkpointCluster{d.Name(), n, bytes.Clone(data)})
-		})
-	}
-	return c
-}
-
-// Rollback goes back to a checkpoint.
-func (p *Player) Rollback(c *Checkpoint) error {
-	p.live = false
-	ram := p.m.RAM
-	for n := range ram.Pages() {
-		if old := c.ram[n<<12 : (n+1)<<12]; !bytes.Equal(ram.Page(n), old) {
-			ram.NoteWrite(uint64(n)<<12, len(old))
-			copy(ram.Page(n), old)
-		}
-	}
-	clearDisks(p.m.Machine)
-	for _, d := range c.disks {
-		if err := setCluster(p.m.Machine, d.disk, d.index, d.data); err != nil {
-			return err
-		}
-	}
-	if err := restoreDevices(p.m.Machine, &c.entry); err != nil {
-		return err
-	}
-	p.enter(c.event, c.compared)
-	return nil
 }

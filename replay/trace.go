@@ -13,6 +13,8 @@ type Instruction struct {
 	Mode int    // default size of its code segment in bytes: 2, 4, 8
 	CPL  uint8  // privilege level
 	Code []byte // as it stood in memory, and at most that long
+	// Entered is the vector of the exception or interrupt that was delivered right before it, or -1.
+	Entered int
 	// Faulted: it raised an exception and did not retire. What follows is the handler, at the same step.
 	Faulted bool
 }
@@ -22,12 +24,17 @@ type Instruction struct {
 func (p *Player) StepInstruction() ([]Instruction, error) {
 	var seen []Instruction
 	m := p.m.Machine
+	next := m.CPUs[0].Regs[x86.RIP]
 	m.Trace(func(c *x86.CPU, in *x86.Inst) {
 		if n := len(seen); n > 0 {
 			seen[n-1].Faulted = true
 		}
+		entered := -1
+		if len(seen) > 0 || c.InstRIP != next {
+			entered = int(c.Exc.Vec)
+		}
 		code := CodeAt(c, c.InstRIP)
-		seen = append(seen, Instruction{Step: c.Step, CS: c.Seg[x86.CS].Sel, RIP: c.InstRIP, Mode: c.CodeSize(), CPL: uint8(c.CPL), Code: code[:min(len(code), max(int(in.Len), 1))]})
+		seen = append(seen, Instruction{Step: c.Step, Entered: entered, CS: c.Seg[x86.CS].Sel, RIP: c.InstRIP, Mode: c.CodeSize(), CPL: uint8(c.CPL), Code: code[:min(len(code), max(int(in.Len), 1))]})
 	})
 	defer m.Trace(nil)
 	if p.m.Step() == p.End() {

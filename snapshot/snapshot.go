@@ -350,6 +350,10 @@ func (r *Reader) Changed(page int) {
 	}
 }
 
+// Blank tells the reader that the memory is all zeros, as a new machine's is: the first
+// Restore need not write, or even look at, the pages that stay so.
+func (r *Reader) Blank() { r.have = make([]uint32, r.pages) }
+
 // Forget tells the reader that it knows nothing of the memory any more.
 func (r *Reader) Forget() { r.have = nil }
 

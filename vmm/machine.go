@@ -369,6 +369,6 @@ func (m *Machine) Err() error {
 // ForgetDirty must be called after RAM's dirty flags were cleared.
 func (m *Machine) ForgetDirty() {
 	for _, c := range m.CPUs {
-		c.FlushTLB()
+		c.RevokeWrites()
 	}
 }

@@ -87,18 +87,27 @@ func (m *Machine) execute(until uint64) {
 	m.interp.Run(until)
 }
 
+// Accept makes the events happen that Inputs has for the machine's position, and
+// nothing else of what Run does there first. Run goes on as if it had done that itself.
+func (m *Machine) Accept() error {
+	if !m.arrived() {
+		return nil
+	}
+	for {
+		e := m.inputs.Take(m.Step(), m.core.now())
+		if e == nil {
+			return nil
+		}
+		if err := m.Apply(e); err != nil {
+			return err
+		}
+	}
+}
+
 // boundary does what happens between two instructions.
 func (m *Machine) boundary(c *x86.CPU) error {
-	if m.arrived() {
-		for {
-			e := m.inputs.Take(c.Step, m.core.now())
-			if e == nil {
-				break
-			}
-			if err := m.Apply(e); err != nil {
-				return err
-			}
-		}
+	if err := m.Accept(); err != nil {
+		return err
 	}
 	if at := m.position(); at != m.at {
 		m.at, m.acted = at, false

@@ -32,7 +32,7 @@ Status 0: no difference. Status 1: there is one.`,
 		defer f.Close()
 		defer withCancel(ctx, func() { g.Interrupt(); f.Interrupt() })()
 		prog := newProgress(a.err, "comparing")
-		r, err := compare.Diff(g, f, symbolsOrNot(g.Manifest).Name, prog.at)
+		r, err := compare.Diff(g, f, compare.Options{Symbols: symbolsOrNot(g.Manifest).Name, Progress: prog.at})
 		prog.done()
 		if err != nil {
 			return 0, err
@@ -51,40 +51,126 @@ Status 0: no difference. Status 1: there is one.`,
 
 func printReport(w io.Writer, r *compare.Report) {
 	if r.Equal {
-		fmt.Fprintf(w, "equal: %s steps, ended: %s\n", grouped(r.Golden.Step), endText(r.Golden.Reason, 0))
+		fmt.Fprintf(w, "equal: %s steps, ended: %s\n", grouped(r.Golden.Step), endText(r.Golden.Reason, r.Golden.Status))
 		return
 	}
 	for _, i := range r.Injected {
 		fmt.Fprintf(w, "fault         %s, at step %d\n", i.Spec, i.Step)
 	}
-	if d := r.First; d == nil {
-		fmt.Fprintln(w, "divergence    none: the processor never noticed")
-	} else {
-		fmt.Fprintf(w, "divergence    at step %d\n", d.Step)
-		fmt.Fprintf(w, "  golden      %s\n  faulty      %s\n", executedText(&d.Golden), executedText(&d.Faulty))
-		const shown = 12
-		for i, x := range d.Registers {
-			if i == shown {
-				fmt.Fprintf(w, "  and %d more registers\n", len(d.Registers)-shown)
-				break
-			}
-			fmt.Fprintf(w, "  %-11s %s, golden %s\n", x.Name, x.Faulty, x.Golden)
-		}
-		if len(d.Pages) > 0 {
-			var pages []string
-			for _, p := range d.Pages {
-				pages = append(pages, fmt.Sprintf("%#x", p))
-			}
-			fmt.Fprintf(w, "  pages       %s\n", strings.Join(pages, " "))
-		}
+	switch d := r.First; {
+	case d != nil:
+		printDivergence(w, d)
+		printConsequences(w, r)
+	case r.Healed != nil:
+		fmt.Fprintf(w, "divergence    none: what the fault had changed was gone by step %d, and nothing had come of it\n", *r.Healed)
+	default:
+		fmt.Fprintln(w, "divergence    none: nothing ever came of the fault")
 	}
 	if o := r.Output; o == nil {
 		fmt.Fprintln(w, "output        equal")
 	} else {
-		fmt.Fprintf(w, "output        differs from line %d on\n  golden      %s\n  faulty      %s\n", o.Line, o.Golden, o.Faulty)
+		fmt.Fprintf(w, "output        differs from line %d on: %d lines more, %d fewer\n", o.Line, r.Console.Added, r.Console.Removed)
+		for _, line := range excerpt(r.Console.Hunks, 24) {
+			fmt.Fprintf(w, "  %s\n", line)
+		}
 	}
-	fmt.Fprintf(w, "end           step %d, %s; golden step %d, %s\n", r.Faulty.Step, endText(r.Faulty.Reason, 0), r.Golden.Step, endText(r.Golden.Reason, 0))
+	for _, d := range r.Disks {
+		what := "differs in the end"
+		if d.Equal {
+			what = "equal in the end"
+		}
+		fmt.Fprintf(w, "%-13s %s\n", d.Name, what)
+	}
+	fmt.Fprintf(w, "end           step %d, %s; golden step %d, %s\n", r.Faulty.Step, endText(r.Faulty.Reason, r.Faulty.Status), r.Golden.Step, endText(r.Golden.Reason, r.Golden.Status))
 	fmt.Fprintf(w, "outcome       %s: %s\n", r.Outcome, r.Why)
+}
+
+// excerpt is the beginning of the hunks, in at most n lines. Of many lines that are
+// missing, or new, in a row it has the first and the last few.
+func excerpt(hunks []compare.Hunk, n int) (lines []string) {
+	const ends = 4
+	for i := range hunks {
+		all := strings.Split(strings.TrimSuffix(hunks[i].Unified(), "\n"), "\n")
+		for at := 0; at < len(all); {
+			end := at + 1
+			for end < len(all) && all[end][0] == all[at][0] && all[at][0] != ' ' {
+				end++
+			}
+			if run := all[at:end]; len(run) > 2*ends+1 {
+				lines = append(lines, run[:ends]...)
+				lines = append(lines, fmt.Sprintf("%c... %d lines ...", run[0][0], len(run)-2*ends))
+				lines = append(lines, run[len(run)-ends:]...)
+			} else {
+				lines = append(lines, run...)
+			}
+			at = end
+		}
+	}
+	if len(lines) > n {
+		lines = append(lines[:n], fmt.Sprintf("and %d lines more", len(lines)-n))
+	}
+	return lines
+}
+
+func printDivergence(w io.Writer, d *compare.Divergence) {
+	fmt.Fprintf(w, "divergence    at step %d\n  golden      %s\n  faulty      %s\n", d.Step, executedText(&d.Golden), executedText(&d.Faulty))
+	const shown = 12
+	for i, x := range d.Registers {
+		if i == shown {
+			fmt.Fprintf(w, "  and %d more registers\n", len(d.Registers)-shown)
+			break
+		}
+		fmt.Fprintf(w, "  %-11s %s, golden %s\n", x.Name, x.Faulty, x.Golden)
+	}
+	for i := range d.Words {
+		if i == shown {
+			fmt.Fprintf(w, "  and more words of memory\n")
+			break
+		}
+		fmt.Fprintf(w, "  %s\n", wordText(&d.Words[i]))
+	}
+	for _, name := range d.Devices {
+		fmt.Fprintf(w, "  %-11s differs\n", name)
+	}
+}
+
+func wordText(x *compare.WordDiff) string {
+	s := fmt.Sprintf("%-11s %#x, golden %#x", fmt.Sprintf("%#x", x.Addr), x.Faulty, x.Golden)
+	if x.Owner != "" {
+		s += "  (" + x.Owner + ")"
+	}
+	return s
+}
+
+func printConsequences(w io.Writer, r *compare.Report) {
+	within := fmt.Sprintf("the same for the next %s steps", grouped(r.Searched))
+	split := func(what string, s *compare.Split, side func(s *compare.Split) (golden, faulty string)) {
+		if s == nil {
+			fmt.Fprintf(w, "%-13s %s\n", what, within)
+			return
+		}
+		g, f := side(s)
+		fmt.Fprintf(w, "%-13s at step %d, %s\n  golden      %s\n  faulty      %s\n", what, s.Step, executedText(&s.Faulty), g, f)
+	}
+	split("control flow", r.Flow, func(s *compare.Split) (string, string) {
+		return "goes to " + addressText(s.GoldenRIP, s.GoldenAt), "goes to " + addressText(s.FaultyRIP, s.FaultyAt)
+	})
+	split("privilege", r.Privilege, func(s *compare.Split) (string, string) {
+		return fmt.Sprintf("is at level %d", s.GoldenCPL), fmt.Sprintf("is at level %d", s.FaultyCPL)
+	})
+	if m := r.Memory; m == nil {
+		fmt.Fprintf(w, "memory        %s\n", within)
+	} else {
+		fmt.Fprintf(w, "memory        at step %d, %s\n  %s\n", m.Step, executedText(&m.Faulty), wordText(&m.WordDiff))
+	}
+}
+
+func addressText(addr uint64, symbol string) string {
+	s := fmt.Sprintf("%016x", addr)
+	if symbol != "" {
+		s += " <" + symbol + ">"
+	}
+	return s
 }
 
 func executedText(e *compare.Executed) string {
@@ -92,5 +178,9 @@ func executedText(e *compare.Executed) string {
 	if e.Symbol != "" {
 		at += " <" + e.Symbol + ">"
 	}
-	return fmt.Sprintf("%s  %x  %s", at, e.Code, e.Text)
+	at = fmt.Sprintf("%s  %x  %s", at, e.Code, e.Text)
+	if e.After != "" {
+		at += "  (after " + e.After + ")"
+	}
+	return at
 }

@@ -99,6 +99,12 @@ _start:	mov esp, STACK
 	mov cr0, eax
 	fninit
 
+	# All errors of machine-check bank 9 are reported.
+	mov ecx, 0x400 + 9*4		# IA32_MC9_CTL
+	mov eax, -1
+	mov edx, eax
+	wrmsr
+
 	# PICs at 20H and 28H; timer, serial port, disk.
 	mov esi, offset setup
 	mov ecx, (setup_end - setup) / 4
@@ -464,7 +470,8 @@ setup:	.word 0x20, 0x11, 0xa0, 0x11, 0x21, 0x20, 0xa1, 0x28, 0x21, 4, 0xa1, 2, 0
 	.word 0x3f6, 0
 setup_end:
 
-	.balign 8
+	# What is written lies in a page of its own, away from the code.
+	.balign 4096
 acc:	.double 1.5
 acc2:	.double 0
 state:	.long 0

@@ -3,6 +3,7 @@ package mem
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,6 +48,11 @@ type RAM struct {
 	// Watched, before the bytes change; off is an offset into RAM, and the write
 	// does not cross a page. It is nil where no engine is attached.
 	OnWrite func(off uint64, n int, flags Flags)
+
+	// OnDirty, if set, is called before the first write to page n since the last
+	// ClearDirty, while the page still holds what it held then.
+	OnDirty func(page int)
+	dirty   []int32 // the pages flagged Dirty, in the order of their first write
 }
 
 // ErrSize reports a RAM size that cannot be: not a whole number of pages, or out of bounds.
@@ -159,18 +165,34 @@ func (r *RAM) NoteWrite(off uint64, n int) {
 	if *p&(Code|Table|Watched) != 0 && r.OnWrite != nil {
 		r.OnWrite(off, n, *p)
 	}
-	*p |= Dirty
+	if *p&Dirty == 0 {
+		r.SetDirty(off)
+	}
 }
 
-// ClearDirty calls visit for every dirty page in ascending order and clears the flag.
-// The caller must make the TLBs forget their write permissions.
-func (r *RAM) ClearDirty(visit func(page int)) {
-	for i, f := range r.flags {
-		if f&Dirty != 0 {
-			r.flags[i] = f &^ Dirty
-			visit(i)
-		}
+// SetDirty flags the page that holds offset off Dirty, before its first write.
+func (r *RAM) SetDirty(off uint64) {
+	n := off >> PageShift
+	if r.flags[n]&Dirty != 0 {
+		return
 	}
+	if r.OnDirty != nil {
+		r.OnDirty(int(n))
+	}
+	r.flags[n] |= Dirty
+	r.dirty = append(r.dirty, int32(n))
+}
+
+// ClearDirty calls visit for every dirty page in ascending order and clears the flag. It
+// costs no more than there are such pages. The caller must make the TLBs forget their
+// write permissions. Preconditions: visit writes nothing.
+func (r *RAM) ClearDirty(visit func(page int)) {
+	slices.Sort(r.dirty)
+	for _, n := range r.dirty {
+		r.flags[n] &^= Dirty
+		visit(int(n))
+	}
+	r.dirty = r.dirty[:0]
 }
 
 // ReadAt copies from physical address pa into p. It reports false, having

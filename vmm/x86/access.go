@@ -61,7 +61,7 @@ func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 		*e = tlbEntry{read: page, write: tlbNone, addend: addend}
 	}
 	if kind == Write && p.writable && f&(mem.Code|mem.Table) == 0 {
-		c.RAM.SetFlags(off, mem.Dirty) // the stores that this entry grants will not tell
+		c.RAM.SetDirty(off) // the stores that this entry grants will not tell
 		e.write = page
 	}
 	return p.pa, off, true

@@ -135,6 +135,7 @@ func (c *CPU) tryDeliver(e Exception) (ok bool) {
 	}
 	c.flushFetch()
 	c.Attention = true
+	c.Exc = e
 	c.Delivering, c.DeliveredAt = false, c.Step
 	if c.Delivered != nil {
 		c.Delivered(e)

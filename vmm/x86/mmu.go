@@ -237,6 +237,15 @@ func (c *CPU) RevokeWrite(off uint64) {
 	}
 }
 
+// RevokeWrites takes fast-path permission to write away from all pages, after their Dirty flags were cleared.
+func (c *CPU) RevokeWrites() {
+	for v := range c.mmu.data {
+		for i := range c.mmu.data[v] {
+			c.mmu.data[v][i].write = tlbNone
+		}
+	}
+}
+
 // noteTable flags the page of tables at off, and remembers what it maps.
 func (c *CPU) noteTable(off uint64, va uint64, leaf bool) {
 	m := &c.mmu
@@ -477,7 +486,7 @@ func (c *CPU) setEntry(off, v uint64, size uint64) {
 	if f := c.RAM.Flags(off); f&(mem.Code|mem.Watched) != 0 {
 		c.NoteWrite(off, int(size), f&^mem.Table)
 	}
-	c.RAM.SetFlags(off, mem.Dirty)
+	c.RAM.SetDirty(off)
 	if size == 8 {
 		binary.LittleEndian.PutUint64(c.RAM.Data()[off:], v)
 	} else {

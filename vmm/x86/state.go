@@ -1,5 +1,7 @@
 package x86
 
+import "strconv"
+
 // Indices into State.Regs. The 16 general registers have their hardware encoding.
 const (
 	RAX = iota
@@ -157,6 +159,19 @@ const (
 	VecMC  = 18
 	VecXM  = 19
 )
+
+var vectorNames = [...]string{
+	VecDE: "#DE", VecDB: "#DB", VecNMI: "NMI", VecBP: "#BP", VecOF: "#OF", VecBR: "#BR", VecUD: "#UD", VecNM: "#NM", VecDF: "#DF",
+	VecTS: "#TS", VecNP: "#NP", VecSS: "#SS", VecGP: "#GP", VecPF: "#PF", VecMF: "#MF", VecAC: "#AC", VecMC: "#MC", VecXM: "#XM",
+}
+
+// VectorName returns what an exception or interrupt vector is called: #PF, NMI, INT 32.
+func VectorName(vec uint8) string {
+	if int(vec) < len(vectorNames) && vectorNames[vec] != "" {
+		return vectorNames[vec]
+	}
+	return "INT " + strconv.Itoa(int(vec))
+}
 
 // Activity is what a processor is doing (SDM Vol. 3C 24.4.2).
 type Activity uint8

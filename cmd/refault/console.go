@@ -14,16 +14,20 @@ import (
 const escape = 'a' & 0x1f
 
 // guestOutput returns a function that passes the guest's bytes on, and one that flushes.
-func guestOutput(w io.Writer) (put func(b byte), flush func()) {
+// Somebody who types wants to see each byte at once; else a line is soon enough.
+func guestOutput(w io.Writer, typing bool) (put func(b byte), flush func()) {
 	buf := bufio.NewWriter(w)
-	tty := isTerminal(w)
+	eager := typing || isTerminal(w)
 	return func(b byte) {
 		buf.WriteByte(b)
-		if tty || b == '\n' {
+		if eager || b == '\n' {
 			buf.Flush()
 		}
 	}, func() { buf.Flush() }
 }
+
+// typing tells whether guestInput will find somebody who types.
+func (a *app) typing(from string) bool { return from == "-" || from == "" && isTerminal(a.in) }
 
 // guestInput opens what the guest's console reads: "-" standard input, "none" nothing,
 // a file, or "" standard input if that is a terminal. quit is called when the

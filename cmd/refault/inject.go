@@ -74,7 +74,7 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 	opt := replay.Options{MarkEvery: i.markEvery, SnapshotEvery: i.snapshotEvery, MaxSteps: i.maxSteps}
 	flush := func() {}
 	if i.console {
-		opt.Console, flush = guestOutput(a.out)
+		opt.Console, flush = guestOutput(a.out, false)
 	} else {
 		opt.Progress = func(step, _ uint64) { prog.at(step, p.End()) }
 	}

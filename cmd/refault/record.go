@@ -52,7 +52,7 @@ The guest's console is standard output; on a terminal it reads the keyboard: Ctr
 			return 0, usagef("-o is missing: where the recording goes")
 		}
 		opt := replay.Options{MarkEvery: r.markEvery, SnapshotEvery: r.snapshotEvery, MaxSteps: r.maxSteps}
-		put, flush := guestOutput(a.out)
+		put, flush := guestOutput(a.out, a.typing(r.input))
 		prog := newProgress(a.err, "recording")
 		if r.quiet || r.json {
 			opt.Progress = func(step, _ uint64) { prog.at(step, r.maxSteps) }

@@ -43,7 +43,7 @@ compares every state-hash mark on the way.`,
 		flush := func() {}
 		prog := newProgress(a.err, "replaying")
 		if r.console {
-			p.Console, flush = guestOutput(a.out)
+			p.Console, flush = guestOutput(a.out, false)
 		} else {
 			p.Progress = prog.at
 		}

@@ -28,7 +28,7 @@ Ctrl-A x leaves, Ctrl-A Ctrl-A types Ctrl-A.`,
 		if err != nil {
 			return 0, err
 		}
-		put, flush := guestOutput(a.out)
+		put, flush := guestOutput(a.out, a.typing(m.input))
 		defer flush()
 		end, err := a.live(ctx, m, func(in inputs) (liveRun, error) {
 			return replay.NewUnrecorded(s, in, replay.Options{MaxSteps: m.maxSteps, Console: put})

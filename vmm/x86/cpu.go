@@ -67,9 +67,12 @@ type CPU struct {
 	Delivering  bool
 	DeliveredAt uint64
 
-	area     *area
-	mmu      mmu
-	observer *Observer
+	area *area
+	mmu  mmu
+
+	// stackError is the error code of a #SS while the stack of another privilege level is being filled: its selector.
+	stackError uint32
+	observer   *Observer
 }
 
 // Access is a kind of memory access.

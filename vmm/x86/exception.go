@@ -88,6 +88,7 @@ func isFaultClass(vec uint8) bool {
 func (c *CPU) tryDeliver(e Exception) (ok bool) {
 	saved := *c.State
 	defer func() {
+		c.stackError = 0
 		if r := recover(); r != nil {
 			if !IsFault(r) {
 				panic(r)

@@ -37,38 +37,38 @@ func (c *CPU) Linear(seg int, off uint64, size int, kind Access, mode int) uint6
 		return off
 	}
 	off &= 0xffffffff
-	vec := uint8(VecGP)
+	vec, code := uint8(VecGP), uint32(0)
 	if seg == SS {
-		vec = VecSS
+		vec, code = VecSS, c.stackError
 	}
 	if c.CR0&CR0PE != 0 && c.RFLAGS&FlagVM == 0 {
 		if s.Attr&SegPresent == 0 {
-			c.RaiseErr(vec, 0)
+			c.RaiseErr(vec, code)
 		}
-		code := s.Attr&SegTypeCode != 0
+		isCode := s.Attr&SegTypeCode != 0
 		switch kind {
 		case Write:
-			if code || s.Attr&SegTypeWritable == 0 {
-				c.RaiseErr(vec, 0)
+			if isCode || s.Attr&SegTypeWritable == 0 {
+				c.RaiseErr(vec, code)
 			}
 		case Read:
-			if code && s.Attr&SegTypeWritable == 0 {
-				c.RaiseErr(vec, 0)
+			if isCode && s.Attr&SegTypeWritable == 0 {
+				c.RaiseErr(vec, code)
 			}
 		}
-		if !code && s.Attr&SegTypeExpand != 0 {
+		if !isCode && s.Attr&SegTypeExpand != 0 {
 			top := uint64(0xffff)
 			if s.Attr&SegDB != 0 {
 				top = 0xffffffff
 			}
 			if off <= uint64(s.Limit) || off+uint64(size)-1 > top {
-				c.RaiseErr(vec, 0)
+				c.RaiseErr(vec, code)
 			}
 			return (s.Base + off) & 0xffffffff
 		}
 	}
 	if off+uint64(size)-1 > uint64(s.Limit) {
-		c.RaiseErr(vec, 0)
+		c.RaiseErr(vec, code)
 	}
 	return (s.Base + off) & 0xffffffff
 }

@@ -354,6 +354,7 @@ func (c *CPU) atomically(f func()) {
 	saved := *c.State
 	done := false
 	defer func() {
+		c.stackError = 0
 		if !done {
 			step := c.Step
 			*c.State = saved
@@ -429,6 +430,7 @@ func (c *CPU) enterStack(cpl uint8, ist int, long bool) {
 	c.CPL = cpl
 	c.Seg[SS] = d.segment(sel)
 	c.Regs[RSP] = sp
+	c.stackError = selError(sel)
 	c.ModeChanged()
 }
 

@@ -105,7 +105,7 @@ const (
 	TripleFault
 	// DebugExit: the guest wrote to the debug-exit port.
 	DebugExit
-	// Dead: all processors halted and nothing can wake them.
+	// Dead: all processors halted and nothing wakes them, or nothing within an hour of virtual time.
 	Dead
 	// PulledPlug: an EventPower ended the run.
 	PulledPlug

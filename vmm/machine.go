@@ -75,6 +75,9 @@ type Machine struct {
 	engine Engine
 	inputs Inputs
 
+	// When the processor last went idle; the machine's state implies it.
+	idleStep, idleSinceNs uint64
+
 	watches   watches
 	observers []*Observer
 	dma       bool // a bus master accesses memory

@@ -137,6 +137,14 @@ func (m *Machine) idle(c *x86.CPU, limitNs uint64) {
 		// Only an NMI, a machine check or a reset could end this, and none will come.
 		next = Never
 	}
+	// So too where timers go on, and none of them gets through to the processor.
+	if c.Step != m.idleStep || now < m.idleSinceNs {
+		m.idleStep, m.idleSinceNs = c.Step, now
+	}
+	if now-m.idleSinceNs >= idleMaxNs {
+		m.stop(Dead)
+		return
+	}
 	next = min(next, limitNs)
 	wake := m.inputs.Idle(c.Step, now, next)
 	switch {
@@ -151,6 +159,10 @@ func (m *Machine) idle(c *x86.CPU, limitNs uint64) {
 		m.core.SkewNs += wake - now
 	}
 }
+
+// idleMaxNs is how long timers may go off, one after the other, without an instruction
+// retiring: an hour, which nobody waits for whose interrupts are not masked for good.
+const idleMaxNs = 3600 * 1_000_000_000
 
 // wakesMasked reports whether something other than a maskable interrupt may wake a processor that halted with interrupts off.
 func (m *Machine) wakesMasked(c *x86.CPU) bool { return c.MCPending }

@@ -206,7 +206,7 @@ func hostCode(in *x86.Inst, p *vectorPlan) []byte {
 	b = append(b, 0xc0|reg<<3|rm)
 	for _, o := range x86.FormOperands(in.Form) {
 		if o.Kind == 'I' {
-			imm := byte(in.Imm)
+			imm := byte(in.Imm) & immediateMask(in)
 			if enc == insertps && in.IsMem {
 				imm &= 0x3f // the source is the operand in memory, not one of four elements
 			}
@@ -214,6 +214,19 @@ func hostCode(in *x86.Inst, p *vectorPlan) []byte {
 		}
 	}
 	return b
+}
+
+// immediateMask returns what counts of an immediate: other bits are reserved in some instructions, and cleared.
+func immediateMask(in *x86.Inst) byte {
+	switch m := x86.OpcodeMap(in.Form); {
+	case m == 1 && in.Opcode == 0xc2: // CMPPS and relatives
+		return 7
+	case m == 3 && in.Opcode >= 0x08 && in.Opcode <= 0x0b: // ROUNDPS and relatives
+		return 15
+	case m == 3 && in.Opcode >= 0x60 && in.Opcode <= 0x63: // PCMPESTRM and relatives
+		return 0x7f
+	}
+	return 0xff
 }
 
 const insertps = "66 0F 3A 21 /r"

@@ -12,13 +12,14 @@ import (
 
 // asSupervisor makes implicit accesses (descriptor tables, TSS): as supervisor, whatever CPL and AC are.
 func (c *CPU) asSupervisor(f func()) {
-	cpl, m := c.CPL, c.mmu
+	m := &c.mmu
+	cpl, ac, align, id := c.CPL, m.ac, m.align, m.viewID
 	c.CPL = 0
-	c.mmu.ac, c.mmu.align = false, false
-	c.mmu.viewID, c.mmu.view = viewSuper, &c.mmu.data[viewSuper]
+	m.ac, m.align = false, false
+	m.viewID, m.view = viewSuper, &m.data[viewSuper]
 	defer func() {
 		c.CPL = cpl
-		c.mmu.ac, c.mmu.align, c.mmu.viewID, c.mmu.view = m.ac, m.align, m.viewID, m.view
+		m.ac, m.align, m.viewID, m.view = ac, align, id, &m.data[id]
 	}()
 	f()
 }
@@ -58,11 +59,19 @@ func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 	e := &m.view[va>>mem.PageShift%tlbSize]
 	addend := c.hostAddr(off) - va
 	if e.read != page || e.addend != addend {
-		*e = tlbEntry{read: page, write: tlbNone, addend: addend}
+		*e = tlbEntry{read: page, write: tlbNone, addend: addend, noted: tlbNone}
+		if page <= lowerHalf {
+			m.filled[m.viewID].add(uint16(va >> mem.PageShift % tlbSize))
+		}
 	}
-	if kind == Write && p.writable && f&(mem.Code|mem.Table) == 0 {
-		c.RAM.SetDirty(off) // the stores that this entry grants will not tell
-		e.write = page
+	if kind == Write && p.writable {
+		if f&(mem.Code|mem.Table) != 0 {
+			e.noted = page
+		} else {
+			c.RAM.SetDirty(off) // the stores that this entry grants will not tell
+			m.noteGrant(off, uint32(va>>mem.PageShift%tlbSize))
+			e.write = page
+		}
 	}
 	return p.pa, off, true
 }
@@ -107,10 +116,13 @@ func (c *CPU) storeSlow(va uint64, v uint64, n int) {
 		c.writePart(b[k:n], pa1, off1, ram1)
 		return
 	}
-	pa, off, ram := c.lookup(va, n, Write)
-	if !ram {
-		c.writeDevice(pa, v, n)
-		return
+	off, ok := c.notedOffset(va)
+	if !ok {
+		var pa uint64
+		if pa, off, ok = c.lookup(va, n, Write); !ok {
+			c.writeDevice(pa, v, n)
+			return
+		}
 	}
 	c.RAM.NoteWrite(off, n)
 	d := c.RAM.Data()[off:]

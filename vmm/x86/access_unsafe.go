@@ -130,7 +130,19 @@ func (c *CPU) EngineArea() *[EngineBytes]byte { return &c.area.engine }
 // writable reports whether a store at va would take the fast path.
 func (c *CPU) writable(va uint64, n int) bool {
 	e := &c.mmu.view[va>>mem.PageShift%tlbSize]
-	return e.write == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-uint64(n)
+	page := va &^ (mem.PageSize - 1)
+	return (e.write == page || e.noted == page) && va%mem.PageSize <= mem.PageSize-uint64(n)
+}
+
+// notedOffset returns the offset into RAM of va where an entry grants a write that NoteWrite has to hear of. Sound: such
+// an entry was made from an address within the mapping, as all are.
+func (c *CPU) notedOffset(va uint64) (off uint64, ok bool) {
+	e := &c.mmu.view[va>>mem.PageShift%tlbSize]
+	if e.noted != va&^(mem.PageSize-1) {
+		return 0, false
+	}
+	off = e.addend + va - c.hostAddr(0)
+	return off, c.RAM.Flags(off)&(mem.Code|mem.Table) != 0
 }
 
 // HostSpan returns the host memory behind the n bytes at va, where an access of the kind takes the fast

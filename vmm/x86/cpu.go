@@ -131,6 +131,7 @@ func NewCPU(id int, ram *mem.RAM, bus Bus) (*CPU, error) {
 	}
 	c := &CPU{State: &a.state, ID: id, RAM: ram, Bus: bus, area: a}
 	c.mmu.tlbs = &a.tlbs
+	c.mmu.grants = make([]uint32, ram.Pages())
 	c.DeliveredAt = never
 	if c.FPU, err = fpu.New(); err != nil {
 		return nil, errors.Join(fmt.Errorf("processor %d: %w", id, err), freeArea(a))

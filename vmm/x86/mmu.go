@@ -15,9 +15,9 @@ import (
 // are ever cached.
 
 const (
-	tlbSize  = 1024
+	tlbSize  = 4096
 	tlbNone  = 1         // a tag that matches no page address
-	itlbSize = 256       // instruction pages
+	itlbSize = 2048      // instruction pages
 	physMask = 1<<40 - 1 // MAXPHYADDR is 40
 	pteAddr  = physMask &^ 0xfff
 
@@ -58,11 +58,14 @@ const (
 )
 
 // tlbEntry maps one page of linear addresses. Tags are page addresses, or tlbNone.
+// noted grants writes that NoteWrite hears of: the page is a table, or holds code.
 type tlbEntry struct {
 	read, write uint64
 	addend      uint64 // host address minus linear address
-	_           uint64
+	noted       uint64
 }
+
+func (e *tlbEntry) forget() { e.read, e.write, e.noted = tlbNone, tlbNone, tlbNone }
 
 type itlbEntry struct {
 	tag uint64
@@ -102,10 +105,20 @@ func (c *CPU) View() int { return c.mmu.viewID }
 
 // tableInfo says what the walks that read a table page used it for.
 type tableInfo struct {
-	va    uint64 // first linear address that the page maps, if leaf
-	leaf  bool   // only ever the last level of one place in the tables
-	known bool
+	va     uint64 // first linear address that the page maps
+	level  uint8  // 1 for the last; 0 where it is not known
+	writes uint16 // since a walk read it
+	epoch  uint64 // mmu.epoch when a walk read it
 }
+
+// grantsMany in mmu.grants: more than one entry.
+const grantsMany = 1<<32 - 1
+
+// writesMax is how often a table is written before it must prove that it is one, by being walked.
+const writesMax = 2048
+
+// span returns the linear addresses that an entry at a level maps, less one.
+func span(level uint8) uint64 { return 1<<(mem.PageShift+9*(level-1)) - 1 }
 
 type mmu struct {
 	*tlbs
@@ -116,8 +129,44 @@ type mmu struct {
 	align  bool        // alignment is checked
 	breaks bool        // data breakpoints are enabled
 	tables []tableInfo // by page of RAM
-	stale  int         // slow writes to table pages since the last flush
 	low    bool        // viewSuper may hold entries of the lower half
+	filled [numViews]filled
+	grants []uint32 // by page of RAM: the entry that may grant writes to it, plus one; or grantsMany
+	epoch  uint64   // counts the times that all of the lower half was forgotten
+}
+
+// filled lists the entries of a view that may map the lower half, so that a
+// change of address space can forget them without looking at all.
+type filled struct {
+	at [tlbSize]uint16
+	n  int // beyond tlbSize: too many to list
+}
+
+func (f *filled) add(i uint16) {
+	if f.n < tlbSize {
+		f.at[f.n] = i
+	}
+	f.n++
+}
+
+// forgetLower forgets what a view says of the lower half.
+func (m *mmu) forgetLower(v int) {
+	f := &m.filled[v]
+	t := &m.data[v]
+	if f.n > tlbSize {
+		for i := range t {
+			if t[i].read <= lowerHalf {
+				t[i].forget()
+			}
+		}
+	} else {
+		for _, i := range f.at[:f.n] {
+			if t[i].read <= lowerHalf {
+				t[i].forget()
+			}
+		}
+	}
+	f.n = 0
 }
 
 func (m *mmu) select_(c *CPU) {
@@ -149,9 +198,10 @@ func (c *CPU) FlushTLB() {
 	m := &c.mmu
 	for v := range m.data {
 		clearTLB(&m.data[v])
+		m.filled[v].n = 0
 	}
 	m.low = false
-	m.stale = 0
+	m.epoch++
 	c.flushCode(0, allAddresses)
 }
 
@@ -171,7 +221,7 @@ func (c *CPU) flushCode(first, last uint64) {
 
 func clearTLB(t *[tlbSize]tlbEntry) {
 	for i := range t {
-		t[i].read, t[i].write = tlbNone, tlbNone
+		t[i].forget()
 	}
 }
 
@@ -191,22 +241,52 @@ func (c *CPU) SetCR3(v uint64) {
 	a, okA := c.RAM.Offset(old & pteAddr)
 	b, okB := c.RAM.Offset(v & pteAddr)
 	d := c.RAM.Data()
-	if m.low || !okA || !okB || string(d[a+2048:a+4096]) != string(d[b+2048:b+4096]) {
+	if !okA || !okB || string(d[a+2048:a+4096]) != string(d[b+2048:b+4096]) {
 		c.FlushTLB()
 		return
 	}
-	c.noteTable(b, 0, false)
-	clearTLB(&m.data[viewUser])
-	clearTLB(&m.data[viewSuperAC])
+	m.epoch++
+	c.noteTable(b, 0, 4)
+	m.forgetLower(viewUser)
+	m.forgetLower(viewSuperAC)
+	if m.low {
+		m.forgetLower(viewSuper)
+		m.low = false
+	}
 	c.flushCode(0, lowerHalf)
+}
+
+// flushRange forgets the linear addresses first to last, which are whole pages.
+func (c *CPU) flushRange(first, last uint64) {
+	m := &c.mmu
+	if last-first >= 1<<47 {
+		c.FlushTLB()
+		return
+	}
+	for v := range viewSlow { // that one is empty
+		if v == viewSuper && last <= lowerHalf && !m.low {
+			continue
+		}
+		t := &m.data[v]
+		n := (last-first)>>mem.PageShift + 1
+		at := first >> mem.PageShift
+		if n >= tlbSize {
+			n, at = tlbSize, 0
+		}
+		for i := range n {
+			if e := &t[(at+i)%tlbSize]; e.read >= first && e.read <= last {
+				e.forget()
+			}
+		}
+	}
+	c.flushCode(first, last)
 }
 
 // InvalidatePage forgets one page. The TLB is coherent, so INVLPG need not call it.
 func (c *CPU) invalidatePage(va uint64) {
 	i := va >> mem.PageShift % tlbSize
 	for v := range c.mmu.data {
-		e := &c.mmu.data[v][i]
-		e.read, e.write = tlbNone, tlbNone
+		c.mmu.data[v][i].forget()
 	}
 	page := va &^ (mem.PageSize - 1)
 	for u := range c.mmu.code {
@@ -222,18 +302,42 @@ func (c *CPU) invalidatePage(va uint64) {
 
 // RevokeWrite takes fast-path permissions for the page at RAM offset off away, after it got a new flag.
 func (c *CPU) RevokeWrite(off uint64) {
+	m := &c.mmu
 	host := c.hostAddr(off &^ (mem.PageSize - 1))
 	watched := c.RAM.Flags(off)&mem.Watched != 0
-	for v := range c.mmu.data {
-		for i := range c.mmu.data[v] {
-			e := &c.mmu.data[v][i]
-			if e.write != tlbNone && e.write+e.addend == host {
-				e.write = tlbNone
-			}
-			if watched && e.read != tlbNone && e.read+e.addend == host {
-				e.read = tlbNone
+	revoke := func(e *tlbEntry) {
+		if e.read == tlbNone || e.read+e.addend != host {
+			return
+		}
+		if e.write != tlbNone {
+			e.noted, e.write = e.write, tlbNone
+		}
+		if watched {
+			e.forget()
+		}
+	}
+	g := m.grants[off>>mem.PageShift]
+	m.grants[off>>mem.PageShift] = 0
+	switch {
+	case g == grantsMany || watched:
+		for v := range m.data {
+			for i := range m.data[v] {
+				revoke(&m.data[v][i])
 			}
 		}
+	case g != 0:
+		revoke(&m.data[(g-1)/tlbSize][(g-1)%tlbSize])
+	}
+}
+
+// noteGrant notes that entry i of the current view grants writes to the page at off.
+func (m *mmu) noteGrant(off uint64, i uint32) {
+	g := &m.grants[off>>mem.PageShift]
+	switch i += uint32(m.viewID)*tlbSize + 1; {
+	case *g == 0:
+		*g = i
+	case *g != i:
+		*g = grantsMany
 	}
 }
 
@@ -247,8 +351,11 @@ func (c *CPU) RevokeWrites() {
 }
 
 // noteTable flags the page of tables at off, and remembers what it maps.
-func (c *CPU) noteTable(off uint64, va uint64, leaf bool) {
+func (c *CPU) noteTable(off uint64, va uint64, level uint8) {
 	m := &c.mmu
+	if level == 4 {
+		va = 0 // a root maps both halves
+	}
 	if m.tables == nil {
 		m.tables = make([]tableInfo, c.RAM.Pages())
 	}
@@ -257,15 +364,20 @@ func (c *CPU) noteTable(off uint64, va uint64, leaf bool) {
 		c.RevokeWrite(off)
 	}
 	t := &m.tables[off>>mem.PageShift]
-	switch {
-	case !t.known:
-		*t = tableInfo{va: va, leaf: leaf, known: true}
-	case t.leaf && (!leaf || t.va != va):
+	if t.level != 0 && (t.level != level || t.va != va) {
 		// It served another place before: nothing may remain from there.
-		c.FlushTLB()
-		*t = tableInfo{va: va, leaf: leaf, known: true}
+		c.flushTable(t)
 	}
-	// A page that is known as an upper level stays one: the cautious choice.
+	*t = tableInfo{va: va, level: level, epoch: m.epoch}
+}
+
+// flushTable forgets all that a table may have said.
+func (c *CPU) flushTable(t *tableInfo) {
+	if t.level == 0 || t.level > 3 || c.CR4&CR4PAE == 0 {
+		c.FlushTLB()
+		return
+	}
+	c.flushRange(t.va, t.va+512*(span(t.level)+1)-1)
 }
 
 // NoteWrite must be called before n bytes at RAM offset off change, where the
@@ -286,9 +398,14 @@ func (c *CPU) NoteWrite(off uint64, n int, flags mem.Flags) {
 func (c *CPU) tableWrite(off uint64, n int) {
 	m := &c.mmu
 	page := c.RAM.Page(int(off >> mem.PageShift))
-	var t tableInfo
-	if m.tables != nil {
-		t = m.tables[off>>mem.PageShift]
+	if m.tables == nil {
+		m.tables = make([]tableInfo, c.RAM.Pages())
+	}
+	t := &m.tables[off>>mem.PageShift]
+	if c.LongMode() && c.idle(off, t) {
+		*t = tableInfo{}
+		c.RAM.ClearFlags(off, mem.Table)
+		return
 	}
 	size := uint64(8)
 	long := c.CR4&CR4PAE != 0
@@ -301,24 +418,42 @@ func (c *CPU) tableWrite(off uint64, n int) {
 		if page[i*size]&pteP == 0 {
 			continue
 		}
-		if !t.known || !t.leaf || !long {
-			c.forgetTables(off)
+		switch {
+		case t.level == 0 || !long:
+			c.forgetTable(off, t)
 			return
+		case t.level == 1:
+			c.invalidatePage(t.va + i<<mem.PageShift)
+		default:
+			va := signExtend48(t.va + i*(span(t.level)+1))
+			c.flushRange(va, va+span(t.level))
+			t.writes += writesMax / 8 // a flush costs more than the next walk that notes the table again
 		}
-		c.invalidatePage(signExtend48(t.va + i<<mem.PageShift))
 	}
 	// A page that was a table once and now holds data would be slow for ever.
-	if m.stale++; m.stale > 4096 {
-		c.forgetTables(off)
+	if t.writes++; t.writes > writesMax {
+		c.forgetTable(off, t)
 	}
 }
 
-// forgetTables flushes, and then takes the flag from one page, which the next walk that reads it puts back.
-func (c *CPU) forgetTables(off uint64) {
-	c.FlushTLB()
+// idle reports whether nothing that a table of 4-level paging said is known now. A
+// root that is not in use says nothing: when it came out of use the lower half was
+// forgotten, and SetCR3 compares the upper one. The same goes for tables below it
+// that no walk has read since.
+func (c *CPU) idle(off uint64, t *tableInfo) bool {
+	if t.level == 4 {
+		root, ok := c.RAM.Offset(c.CR3 & pteAddr)
+		return ok && root != off&^(mem.PageSize-1)
+	}
+	return t.level != 0 && t.va <= lowerHalf && t.epoch != c.mmu.epoch
+}
+
+// forgetTable forgets what a table may have said, and takes the flag from its page, which the next walk that reads it puts back.
+func (c *CPU) forgetTable(off uint64, t *tableInfo) {
+	c.flushTable(t)
 	// Every processor of the machine must agree before a flag is dropped; with
 	// the flag kept, the others stay coherent.
-	c.mmu.tables[off>>mem.PageShift] = tableInfo{}
+	*t = tableInfo{}
 	c.RAM.ClearFlags(off, mem.Table)
 }
 
@@ -394,7 +529,7 @@ func (c *CPU) tryWalk(va uint64, kind Access, user, ac bool, touch bool) (p page
 			return p, errCode // tables outside RAM read as not present
 		}
 		if touch {
-			c.noteTable(off, va&^(1<<(shift+width)-1), level == 1)
+			c.noteTable(off, va&^(1<<(shift+width)-1), uint8(level))
 			if c.Watch != nil && c.RAM.Flags(off)&mem.Watched != 0 {
 				c.Watch(off, int(size), Walk)
 			}
@@ -527,13 +662,29 @@ func (c *CPU) FetchPage(va uint64) (off uint64, ok bool) {
 	return off, ok
 }
 
-// CodeOffset is FetchPage for an engine that only wants to know what is known: it returns the
-// offset into RAM of instruction address va, and not ok where a fetch would have to walk the tables.
+// CodeOffset is FetchPage for an engine that fetches nothing yet: it returns the offset
+// into RAM of instruction address va, and not ok where a fetch would raise an exception or not be from plain RAM.
 func (c *CPU) CodeOffset(va uint64) (off uint64, ok bool) {
 	user := 0
 	if c.CPL == 3 {
 		user = 1
 	}
 	e := &c.mmu.code[user][va>>mem.PageShift%itlbSize]
-	return e.off + va%mem.PageSize, e.tag == va&^(mem.PageSize-1)
+	page := va &^ (mem.PageSize - 1)
+	if e.tag == page {
+		return e.off + va%mem.PageSize, true
+	}
+	if !Canonical(va) || !c.mmu.paging {
+		return 0, false
+	}
+	p, code := c.tryWalk(page, Fetch, user == 1, true, true)
+	if code >= 0 {
+		return 0, false
+	}
+	off, ok = c.RAM.Offset(p.pa)
+	if !ok || c.RAM.Flags(off)&mem.Watched != 0 {
+		return 0, false
+	}
+	*e = itlbEntry{page, off}
+	return off + va%mem.PageSize, true
 }

@@ -19,7 +19,7 @@ const (
 	maxCode    = 64 << 10 // that one block may take
 	maxInsts   = 64       // in a block
 	hotDefault = 12       // visits of a block before it is translated
-	jumpSlots  = 4096     // of each table of jump targets
+	jumpSlots  = 8192     // of each table of jump targets
 	heatSlots  = 1 << 16
 	tableSlots = 1 << 16
 	noTarget   = 1 << 62 // no canonical address
@@ -45,6 +45,7 @@ type scratch struct {
 	tmp            uint64
 	hostMXCSR      uint32
 	sseOK          uint32 // SSE instructions raise nothing by themselves
+	generation     uint32 // of links between pages of the upper half: another whenever such a page may lie elsewhere
 }
 
 const (
@@ -54,7 +55,8 @@ const (
 	sTarget
 	sTmp
 	sHostMXCSR
-	sSSEOK = sHostMXCSR + 4
+	sSSEOK      = sHostMXCSR + 4
+	sGeneration = sHostMXCSR + 8
 )
 
 type exitKind uint8
@@ -64,6 +66,7 @@ const (
 	exitBudget                 // the block is longer than what is left to run
 	exitLink                   // the target of a jump is not linked
 	exitJump                   // like exitLink, through the table of jump targets
+	exitFar                    // like exitLink, behind a comparison with the generation of the kernel's links
 	exitDead                   // the block was dropped
 )
 
@@ -96,6 +99,19 @@ type blockKey struct {
 	mode     uint8
 }
 
+// filled lists the slots that may name the lower half.
+type filled struct {
+	at [512]uint16
+	n  int // beyond the array's length: too many to list
+}
+
+func (f *filled) add(i uint16) {
+	if f.n < len(f.at) {
+		f.at[f.n] = i
+	}
+	f.n++
+}
+
 // Stats counts what happened, to see what matters.
 type Stats struct {
 	Blocks, Insts, CodeBytes, Flushes uint64
@@ -122,10 +138,11 @@ type Engine struct {
 	blocks  map[blockKey]*block
 	table   [tableSlots]*block
 	heat    [heatSlots]uint8
-	pages   map[uint64][]*block // by page of RAM
-	virtual map[uint64]struct{} // linear pages that the tables of jump targets name
-	current uint64              // linear page of the block that was left for an instruction
-	remap   bool                // its translation may have changed since
+	pages   map[uint64][]*block    // by page of RAM
+	virtual [2]map[uint64]struct{} // linear pages that the tables of jump targets name, by half
+	filled  [numModes]filled
+	current uint64 // linear page of the block that was left for an instruction
+	remap   bool   // its translation may have changed since
 	t       translator
 }
 
@@ -178,7 +195,7 @@ func (e *Engine) Run(until uint64) {
 	c.Materialise()
 }
 
-func hashRIP(rip uint64) uint64 { return rip ^ rip>>12 }
+func hashRIP(rip uint64) uint64 { return rip ^ rip>>13 }
 
 // find returns the block at rip, or nil where the interpreter has to go on.
 func (e *Engine) find(rip uint64) *block {
@@ -203,9 +220,17 @@ func (e *Engine) find(rip uint64) *block {
 		}
 		e.table[h] = b
 	}
-	slot := &e.tab.jumps[mode][hashRIP(rip)%jumpSlots]
-	slot.rip, slot.code = rip, uint64(e.mem.addr(b.entry))
-	e.virtual[rip>>mem.PageShift] = struct{}{}
+	i := hashRIP(rip) % jumpSlots
+	slot := &e.tab.jumps[mode][i]
+	if slot.rip != rip {
+		slot.rip = rip
+		half := rip >> 63
+		e.virtual[half][rip>>mem.PageShift] = struct{}{}
+		if half == 0 {
+			e.filled[mode].add(uint16(i))
+		}
+	}
+	slot.code = uint64(e.mem.addr(b.entry))
 	return b
 }
 
@@ -262,10 +287,11 @@ func (e *Engine) exec(b *block, until uint64) {
 			at = resume
 			c.Step += rest
 			continue
-		case exitLink, exitJump:
+		case exitLink, exitJump, exitFar:
 			c.Step = until - left
 			c.Regs[x86.RIP] = x.target
-			if x.kind == exitLink {
+			kind := x.kind
+			if kind != exitJump {
 				e.Stats.Link++
 			} else {
 				e.Stats.Jump++
@@ -281,6 +307,9 @@ func (e *Engine) exec(b *block, until uint64) {
 			}
 			if site != 0 && !from.dead && flushes == e.Stats.Flushes {
 				e.patch(site, t.entry)
+				if kind == exitFar {
+					binary.LittleEndian.PutUint32(e.mem.rw[site-farGap:], e.tab.scratch.generation)
+				}
 			}
 			at = t.entry
 		}
@@ -374,38 +403,63 @@ func (e *Engine) codeFlushed(first, last uint64) {
 	if e.current >= first && e.current <= last {
 		e.remap = true
 	}
+	half := first >> 63
 	if first>>mem.PageShift == last>>mem.PageShift {
-		if _, ok := e.virtual[first>>mem.PageShift]; !ok {
+		if _, ok := e.virtual[half][first>>mem.PageShift]; !ok {
 			return
 		}
 	}
-	if first == 0 && last>>47 == 0 {
-		// The lower half: of user mode only, as the kernel's code is not there.
-		e.forget(x86.ViewUser)
-		for _, m := range []int{x86.ViewSuper, x86.ViewSuperAC} {
+	if last>>63 == 0 {
+		e.forgetLower()
+		return
+	}
+	if half != 0 && len(e.virtual[1]) > 0 && last-first < 1<<40 {
+		hit := false
+		for p := range e.virtual[1] {
+			hit = hit || p >= first>>mem.PageShift && p <= last>>mem.PageShift
+		}
+		if !hit {
+			return
+		}
+	}
+	for m := range e.tab.jumps {
+		e.forget(m)
+	}
+	clear(e.virtual[0])
+	clear(e.virtual[1])
+	e.tab.scratch.generation++
+}
+
+// forgetLower forgets the lower half, where user programs are, and rarely code of privileged modes.
+func (e *Engine) forgetLower() {
+	if len(e.virtual[0]) == 0 {
+		return
+	}
+	for m := range e.tab.jumps {
+		f := &e.filled[m]
+		if f.n > len(f.at) {
 			for i := range e.tab.jumps[m] {
 				if e.tab.jumps[m][i].rip>>63 == 0 {
 					e.tab.jumps[m][i].rip = noTarget
 				}
 			}
-		}
-		for p := range e.virtual {
-			if p>>51 == 0 {
-				delete(e.virtual, p)
+		} else {
+			for _, i := range f.at[:f.n] {
+				if e.tab.jumps[m][i].rip>>63 == 0 {
+					e.tab.jumps[m][i].rip = noTarget
+				}
 			}
 		}
-		return
+		f.n = 0
 	}
-	for m := range e.tab.jumps {
-		e.forget(m)
-	}
-	clear(e.virtual)
+	clear(e.virtual[0])
 }
 
 func (e *Engine) forget(mode int) {
 	for i := range e.tab.jumps[mode] {
 		e.tab.jumps[mode][i].rip = noTarget
 	}
+	e.filled[mode].n = 0
 }
 
 // flush drops everything. Pages keep their flag: it costs one slow write, and the interpreter may need it.
@@ -420,8 +474,9 @@ func (e *Engine) reset() {
 	e.exits = e.exits[:0]
 	e.blocks = make(map[blockKey]*block)
 	e.pages = make(map[uint64][]*block)
-	e.virtual = make(map[uint64]struct{})
+	e.virtual = [2]map[uint64]struct{}{{}, {}}
 	clear(e.table[:])
+	e.tab.scratch.generation++
 	for m := range e.tab.jumps {
 		e.forget(m)
 	}

@@ -583,6 +583,22 @@ func (t *translator) linkBy(target uint64, jump func(l *label)) {
 		})
 		return
 	}
+	if target>>63 != 0 {
+		// Where the kernel's pages lie hardly ever changes: a direct jump, for as long as none has.
+		way := newLabel()
+		jump(way)
+		t.cold = append(t.cold, func() {
+			a.bind(way)
+			a.extm(ins{op: 0x81, size: 4}, 7, t.e.scratchAt(sGeneration))
+			a.imm32(0) // no generation
+			a.jcc(ccNE, stub)
+			a.jmp(stub)
+			site := t.b.entry + len(a.b) - 4
+			a.bind(stub)
+			t.leave(t.exit(exit{kind: exitFar, target: target, site: site}))
+		})
+		return
+	}
 	far := func() {
 		slot := t.jumpTable() + int32(hashRIP(target)%jumpSlots)*16
 		if fits32(target) {
@@ -607,6 +623,9 @@ func (t *translator) linkBy(target uint64, jump func(l *label)) {
 	})
 }
 
+// farGap is how far before the displacement of a link to another page the generation lies that it is good for.
+const farGap = 11
+
 // jumpTable is where the table of jump targets of the block's mode lies, from RSP.
 func (t *translator) jumpTable() int32 {
 	return int32(t.e.layout.Engine) - bias + int32(t.b.mode)*jumpSlots*16
@@ -617,7 +636,7 @@ func (t *translator) jumpTable() int32 {
 func (t *translator) lookup(slow *label) memop {
 	a := &t.a
 	a.mov(hR10, hRAX)
-	a.bytes(0x49, 0xc1, 0xea, 12) // shr r10, 12
+	a.bytes(0x49, 0xc1, 0xea, 13) // shr r10, 13
 	a.rr(ins{op: 0x33, size: 4}, hR10, hRAX)
 	a.aluImm(4, 4, hR10, jumpSlots-1)
 	a.bytes(0x41, 0xc1, 0xe2, 4) // shl r10d, 4

@@ -682,7 +682,7 @@ func (c *CPU) CodeOffset(va uint64) (off uint64, ok bool) {
 		return 0, false
 	}
 	off, ok = c.RAM.Offset(p.pa)
-	if !ok || c.RAM.Flags(off)&mem.Watched != 0 {
+	if !ok || c.RAM.Flags(off)&mem.Watched != 0 || c.ObservesCode(page) {
 		return 0, false
 	}
 	*e = itlbEntry{page, off}

@@ -47,3 +47,15 @@ func TestQueueStateNamesItsTimers(t *testing.T) {
 		t.Error("a queue with other timers accepted the state")
 	}
 }
+
+func TestQueueTimeGoesOn(t *testing.T) {
+	q := NewQueue(func() uint64 { return 100 })
+	var a *Timer
+	fired := 0
+	a = q.NewTimer("a", func() { fired++; a.Set(50) })
+	a.Set(10)
+	q.Run()
+	if fired != firesMax || q.Next() != Never {
+		t.Errorf("a timer that sets itself to the past fired %d times; next is %d", fired, q.Next())
+	}
+}

@@ -192,6 +192,9 @@ func (c *CPU) Restore(decode func(any) error) error {
 	s.Regs[RegZero] = 0
 	s.Seg[SegFlat] = Segment{}
 	*c.State = s
+	c.cleanFX()
+	c.CPL &= 3
+	c.Activity = min(c.Activity, WaitSIPI)
 	c.DeliveredAt = never
 	c.ModeChanged()
 	c.FlushTLB()

@@ -78,6 +78,8 @@ func (r *Register) Write(c *CPU, b []byte) {
 	case GroupFlags, GroupSegment, GroupControl, GroupMSR:
 		c.ModeChanged()
 		c.FlushTLB()
+	case GroupX87, GroupSSE:
+		c.cleanFX()
 	}
 	c.Attention = true
 }

@@ -107,3 +107,29 @@ func (c *CPU) EmptyX87() {
 	c.TouchMMX()
 	c.FX[fxFTW] = 0
 }
+
+// CleanX87 makes an FXSAVE image's x87 part what a processor can hold: what no
+// instruction can read back, the padding of the registers, is clear, and the summary bits
+// of the status word follow from its exceptions and the control word.
+func CleanX87(img *[512]byte) {
+	le := binary.LittleEndian
+	img[fxFTW+1] = 0
+	for i := range 8 {
+		clear(img[fxST+16*i+10 : fxST+16*i+16])
+	}
+	fsw := le.Uint16(img[fxFSW:])
+	if fsw&0x3f&^(le.Uint16(img[fxFCW:])) != 0 {
+		fsw |= 0x8080
+	} else {
+		fsw &^= 0x8080
+	}
+	le.PutUint16(img[fxFSW:], fsw)
+	le.PutUint16(img[fxFCW:], le.Uint16(img[fxFCW:])&0x1f3f|0x40) // the other bits are reserved, bit 6 reads as one
+}
+
+// cleanFX must be called after FX was set from outside: the host's unit would not load
+// anything that a processor cannot hold, and a fault there is none of the guest's.
+func (c *CPU) cleanFX() {
+	CleanX87(&c.FX)
+	c.SetMXCSR(c.MXCSR() & MXCSRMask)
+}

@@ -67,24 +67,8 @@ func fxrstor(c *x86.CPU, in *x86.Inst) {
 		le.PutUint32(img[12:], 0)
 		le.PutUint32(img[20:], 0)
 	}
-	cleanX87(&img)
+	x86.CleanX87(&img)
 	c.FX = img
-}
-
-// cleanX87 clears what no instruction can read back: the padding of the x87 registers.
-func cleanX87(img *[512]byte) {
-	img[5] = 0
-	for i := range 8 {
-		clear(img[32+16*i+10 : 32+16*i+16])
-	}
-	fsw := le.Uint16(img[2:])
-	if fsw&0x3f&^(le.Uint16(img[0:])) != 0 {
-		fsw |= 0x8080
-	} else {
-		fsw &^= 0x8080
-	}
-	le.PutUint16(img[2:], fsw)
-	le.PutUint16(img[0:], le.Uint16(img[0:])&0x1f3f|0x40) // the other bits are reserved, bit 6 reads as one
 }
 
 func needXSAVE(c *x86.CPU) {
@@ -178,7 +162,7 @@ func xrstor(c *x86.CPU, in *x86.Inst) {
 				le.PutUint32(img[12:], 0)
 				le.PutUint32(img[20:], 0)
 			}
-			cleanX87(&img)
+			x86.CleanX87(&img)
 		} else {
 			clear(img[:24])
 			clear(img[32:160])

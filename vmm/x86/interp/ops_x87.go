@@ -212,7 +212,7 @@ func compares(in *x86.Inst) bool {
 // setStatus sets the summary bits of the status word from its exceptions and the control word.
 func setStatus(c *x86.CPU) {
 	img := c.FX
-	cleanX87(&img)
+	x86.CleanX87(&img)
 	c.FX = img
 }
 

@@ -15,18 +15,19 @@ import (
 	"refault/vmm/dev/disk"
 )
 
-// Addresses in tiny.elf (nm of its unstripped form).
-const (
-	tinyRound   = 0x100138
-	tinyMix     = 0x1001c7
-	tinySources = 0x1002d9 // RDTSC
-	tinyTimer   = 0x1003f2
-	tinyFault   = 0x100457 // the page-fault handler
-	tinyState   = 0x100570
-	tinyDone    = 0x100578
-	tinyTicks   = 0x10057c
-	tinyRounds  = 24
+// Addresses in the tiny guest.
+var (
+	tinyRound   = tiny.Symbol("round")
+	tinyMix     = tiny.Symbol("mix")
+	tinySources = tiny.Symbol("sources") // RDTSC
+	tinyTimer   = tiny.Symbol("timer")
+	tinyFault   = tiny.Symbol("page_fault")
+	tinyState   = tiny.Symbol("state")
+	tinyDone    = tiny.Symbol("done")
+	tinyTicks   = tiny.Symbol("ticks")
 )
+
+const tinyRounds = 24
 
 var (
 	goldenOnce sync.Once

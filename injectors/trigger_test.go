@@ -97,7 +97,7 @@ func TestTriggerThatDoesNotCome(t *testing.T) {
 	for _, w := range o.waiting {
 		got = append(got, w.String())
 	}
-	want := []string{"exec:0x1002d9#1000 came 24 times, of 1000", "vector:mc came 0 times, of 1", "after:1 came 0 times, of 1"}
+	want := []string{fmt.Sprintf("exec:%#x#1000 came 24 times, of 1000", tinySources), "vector:mc came 0 times, of 1", "after:1 came 0 times, of 1"}
 	if len(got) != len(want) {
 		t.Fatalf("waiting: %q", got)
 	}

@@ -80,7 +80,8 @@ func (m *Machine) Run(step uint64) (StopReason, error) {
 }
 
 func (m *Machine) execute(until uint64) {
-	if m.engine == EngineJIT {
+	// What looks at single instructions hangs on the interpreter.
+	if m.engine == EngineJIT && !m.CPUs[0].Observed() && m.interp.Trace == nil {
 		m.jit.Run(until)
 		return
 	}

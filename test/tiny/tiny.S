@@ -1,7 +1,7 @@
 # A guest for tests: a Multiboot kernel that takes a few hundred thousand
 # instructions a round and touches everything that a replay could get wrong.
 #
-#	as --32 -o tiny.o tiny.S && ld -m elf_i386 -n -Ttext=0x100000 -s -o tiny.elf tiny.o
+#	as --32 -o tiny.o tiny.S && ld -m elf_i386 -n -Ttext=0x100000 -o tiny.elf tiny.o
 #
 # Its command line is a number of rounds. In each it scatters writes over a
 # window of memory that is mapped page by page and remapped as it goes, fills a

@@ -6,6 +6,8 @@
 package tiny
 
 import (
+	"bytes"
+	"debug/elf"
 	_ "embed"
 	"encoding/binary"
 
@@ -33,4 +35,22 @@ func Disk() disk.Bytes {
 		binary.LittleEndian.PutUint32(b[i:], x)
 	}
 	return b
+}
+
+// Symbol returns the address of a label of tiny.S.
+func Symbol(name string) uint64 {
+	f, err := elf.NewFile(bytes.NewReader(Kernel))
+	if err != nil {
+		panic("BUG: tiny.elf: " + err.Error())
+	}
+	symbols, err := f.Symbols()
+	if err != nil {
+		panic("BUG: tiny.elf: " + err.Error())
+	}
+	for _, s := range symbols {
+		if s.Name == name {
+			return s.Value
+		}
+	}
+	panic("BUG: tiny.S has no label " + name)
 }

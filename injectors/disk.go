@@ -26,7 +26,7 @@ var ataKind = Kind{
 		{Name: "bytes", Doc: "how much of the write arrives (error=torn)"},
 		{Name: "target", Doc: "sector that is written instead (error=misdirected)"},
 	},
-	Lasts: true,
+	Lasts: always,
 	Resolve: func(m *vmm.Machine, a Args) ([]*vmm.Fault, error) {
 		kind, _ := ata.ParseFaultKind(a.Text("error"))
 		n := int(min(a.Uint("drive"), 1<<16))

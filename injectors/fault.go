@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"refault/vmm"
 )
@@ -44,13 +45,15 @@ type Kind struct {
 	// Source is where the behaviour is specified.
 	Source string
 	Keys   []Key
-	// Lasts: the fault stays in the machine, and the keys times, every and p say what it does
-	// there; otherwise they say how often the trigger makes it happen.
-	Lasts bool `json:",omitempty"`
+	// Lasts reports whether the fault stays in the machine, so that the keys times, every and p say what
+	// it does there; otherwise, or if it is nil, they say how often the trigger makes it happen.
+	Lasts func(a Args) bool `json:"-"`
 	// Resolve turns the keys into what happens to this machine. It is called at the
 	// trigger's position and does not change the machine.
 	Resolve func(m *vmm.Machine, a Args) ([]*vmm.Fault, error) `json:"-"`
 }
+
+func always(Args) bool { return true }
 
 // commonKeys are keys of every kind. Of one that Lasts, Resolve looks at the first three.
 var commonKeys = []Key{
@@ -84,6 +87,7 @@ type Key struct {
 	Values  []string // the words that it takes; nil: a number, unless Text
 	Text    bool     // takes any text
 	Addr    bool     // takes a symbol with an offset too
+	Time    bool     // takes a time, as 5ms
 }
 
 // Args are the values of a kind's keys, defaults filled in.
@@ -108,6 +112,12 @@ func (a Args) Text(name string) string {
 func (a Args) Uint(name string) uint64 {
 	v, _ := ParseUint(a.Text(name))
 	return v
+}
+
+// Ns returns the value of a time key in nanoseconds, or zero without one.
+func (a Args) Ns(name string) int64 {
+	d, _ := time.ParseDuration(a.Text(name))
+	return int64(d)
 }
 
 // Parse reads a fault's description.
@@ -175,7 +185,7 @@ func (f *Fault) behaviour() error {
 	if f.Every == 0 {
 		return errors.New("key every counts from 1")
 	}
-	if f.Kind.Lasts {
+	if f.Kind.Lasts != nil && f.Kind.Lasts(f.Args) {
 		f.Times, f.Every, f.Chance = 1, 1, 1
 		return nil
 	}
@@ -213,8 +223,14 @@ func (k *Key) check(value string) error {
 		return nil
 	}
 	_, err := ParseUint(value)
-	if k.Addr {
+	switch {
+	case k.Addr:
 		_, err = ParseExpr(value)
+	case k.Time:
+		_, err = time.ParseDuration(value)
+		if err != nil {
+			err = fmt.Errorf("%q is not a time; write for example 1.5s or 200ms", value)
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("key %s: %w", k.Name, err)

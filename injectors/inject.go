@@ -102,6 +102,9 @@ func (i *Injection) Armed() []*Fault { return i.sched.Armed() }
 // Waiting is Armed with how near each came.
 func (i *Injection) Waiting() []Waiting { return i.sched.Waiting() }
 
+// Notices returns what became of the faults that stay in the machine, the first of it.
+func (i *Injection) Notices() []vmm.Notice { return i.sched.Notices() }
+
 // Interrupt ends the run soon. It is safe to call from another goroutine.
 func (i *Injection) Interrupt() { i.rec.Machine().Interrupt() }
 

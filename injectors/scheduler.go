@@ -25,7 +25,12 @@ type Scheduler struct {
 	armed []*armed
 	ready []*vmm.Fault // resolved, to happen now
 	err   error
+
+	notices []vmm.Notice
 }
+
+// maxNotices bounds what is kept of the lives of defects.
+const maxNotices = 1000
 
 // armed is a fault whose trigger is being looked for.
 type armed struct {
@@ -63,6 +68,11 @@ const (
 // for are made from seed.
 func NewScheduler(m *vmm.Machine, next vmm.Inputs, faults []*Fault, seed uint64) *Scheduler {
 	s := &Scheduler{m: m, next: next}
+	m.Observe(&vmm.Observer{Notice: func(n vmm.Notice) {
+		if len(s.notices) < maxNotices {
+			s.notices = append(s.notices, n)
+		}
+	}})
 	for i, f := range faults {
 		a := &armed{s: s, f: f, no: i + 1, due: vmm.Never, random: seed + uint64(i)}
 		if f.Args.Has("seed") {
@@ -83,6 +93,9 @@ func (s *Scheduler) fail(err error) {
 
 // Err returns the error of the first fault that could not be resolved at its trigger.
 func (s *Scheduler) Err() error { return s.err }
+
+// Notices returns what became of the faults that stay in the machine, the first of it.
+func (s *Scheduler) Notices() []vmm.Notice { return s.notices }
 
 // Armed returns the faults that have not happened yet.
 func (s *Scheduler) Armed() []*Fault {

@@ -18,11 +18,9 @@ import (
 // Addresses in the tiny guest.
 var (
 	tinyRound   = tiny.Symbol("round")
-	tinyMix     = tiny.Symbol("mix")
 	tinySources = tiny.Symbol("sources") // RDTSC
 	tinyTimer   = tiny.Symbol("timer")
 	tinyFault   = tiny.Symbol("page_fault")
-	tinyState   = tiny.Symbol("state")
 	tinyDone    = tiny.Symbol("done")
 	tinyTicks   = tiny.Symbol("ticks")
 )
@@ -81,11 +79,14 @@ func openTiny(t testing.TB, dir string) *replay.Player {
 	return p
 }
 
+// symbols of the tiny guest, as specs of tests write them.
+var tinySymbols = strings.NewReplacer("$round", fmt.Sprint(tinyRound), "$sources", fmt.Sprint(tinySources), "$done", fmt.Sprint(tinyDone), "$ticks", fmt.Sprint(tinyTicks))
+
 func parseAll(t testing.TB, specs []string) []*Fault {
 	t.Helper()
 	var fs []*Fault
 	for _, s := range specs {
-		f, err := Parse(s)
+		f, err := Parse(tinySymbols.Replace(s))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +110,7 @@ func inject(t testing.TB, specs ...string) *outcome {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "faulty.rec")
 	opt := often
-	opt.MaxSteps = 5_000_000
+	opt.MaxSteps = 1_600_000
 	inj, err := Inject(golden(t), dir, parseAll(t, specs), opt, tiny.Disk())
 	if err != nil {
 		t.Fatal(err)
@@ -138,3 +139,5 @@ func inject(t testing.TB, specs ...string) *outcome {
 	}
 	return o
 }
+
+func tinyDisk() disk.Image { return tiny.Disk() }

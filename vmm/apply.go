@@ -11,6 +11,10 @@ import (
 // ErrInterrupted is returned by Run after Interrupt.
 var ErrInterrupted = errors.New("interrupted")
 
+var errBackwards = fmt.Errorf("time cannot go backwards: %w", ErrTarget)
+
+func errClock(name string) error { return fmt.Errorf("clock %q: %w", name, ErrTarget) }
+
 // ErrTarget reports a fault whose target this machine does not have.
 var ErrTarget = errors.New("no such target in this machine")
 
@@ -69,6 +73,19 @@ func (m *Machine) Inject(f *Fault) error {
 			return err
 		}
 		return d.AddFault(f.Disk)
+	case FaultDefect:
+		if f.Defect == nil {
+			return fmt.Errorf("a defect that is none: %w", ErrTarget)
+		}
+		return m.defects.plant(f.Defect)
+	case FaultInterrupt:
+		if f.Vector < 16 {
+			return fmt.Errorf("interrupt vector %d: %w", f.Vector, ErrTarget)
+		}
+		m.lapics[f.CPU].Accept(f.Vector, false)
+		c.Attention = true
+	case FaultClock:
+		return m.jump(f.Clock, f.DeltaNs)
 	default:
 		return fmt.Errorf("fault kind %d: %w", f.Kind, ErrTarget)
 	}
@@ -86,20 +103,9 @@ func xor(old, mask []byte) []byte {
 
 // injectMCE reports an error in a machine-check bank, and raises what it calls for.
 func (m *Machine) injectMCE(c *x86.CPU, f *Fault) error {
-	bank := m.mcas[f.CPU]
 	if int(f.Bank) >= mca.NumBanks {
 		return fmt.Errorf("machine-check bank %d of %d: %w", f.Bank, mca.NumBanks, ErrTarget)
 	}
-	effect := bank.Report(int(f.Bank), mca.Record{Status: f.Status, Addr: f.Addr, Misc: f.Misc, McgStatus: f.MCGStatus})
-	switch {
-	case effect.Shutdown:
-		c.Activity = x86.Shutdown
-	case effect.MachineCheck:
-		c.MCPending = true
-	}
-	if effect.CMCI {
-		m.lapics[f.CPU].TriggerCMCI()
-	}
-	c.Attention = true
+	m.report(c, int(f.Bank), mca.Record{Status: f.Status, Addr: f.Addr, Misc: f.Misc, McgStatus: f.MCGStatus})
 	return nil
 }

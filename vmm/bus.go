@@ -154,8 +154,8 @@ func (b *bus) WriteCR8(c *x86.CPU, v uint64) {
 	b.m.lapics[c.ID].SetCR8(uint8(v))
 }
 
-// TSC returns the time-stamp counter: virtual time in nanoseconds.
-func (b *bus) TSC(*x86.CPU) uint64 { return b.m.core.now() }
+// TSC returns the time-stamp counter: virtual time in nanoseconds, and the jumps of a broken one.
+func (b *bus) TSC(*x86.CPU) uint64 { return b.m.core.now() + b.m.defects.TSCOffset }
 
 // Random returns the next number of the seeded generator.
 func (b *bus) Random(*x86.CPU) uint64 { return b.m.core.random() }

@@ -63,6 +63,18 @@ const (
 	FaultRegister
 	// FaultDisk: a drive behaves wrongly from now on.
 	FaultDisk
+	// FaultDefect: something breaks and stays broken.
+	FaultDefect
+	// FaultInterrupt: a local APIC takes an interrupt that nobody sent.
+	FaultInterrupt
+	// FaultClock: a clock jumps.
+	FaultClock
+)
+
+// Clocks that can jump.
+const (
+	ClockTSC  = "tsc"  // the time-stamp counter
+	ClockTime = "time" // virtual time as a whole, which only goes forward
 )
 
 // Fault is a resolved fault: it needs nothing but the machine to happen.
@@ -89,6 +101,13 @@ type Fault struct {
 	// FaultDisk: which drive, and how it behaves.
 	Drive int
 	Disk  ata.Fault
+
+	Defect *Defect // FaultDefect
+	Vector uint8   // FaultInterrupt
+
+	// FaultClock: which, and by how much. A negative number is its two's complement.
+	Clock   string
+	DeltaNs uint64
 }
 
 // StopReason says why a machine stopped for good.

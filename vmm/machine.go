@@ -65,6 +65,7 @@ type Machine struct {
 	bus    *bus
 	lapics []*lapic.LAPIC
 	mcas   []*mca.MCA
+	ioapic *ioapic.IOAPIC
 	pci    *pci.Bus
 	pm     *acpi.PM
 	uart   *uart.UART
@@ -78,6 +79,7 @@ type Machine struct {
 	// When the processor last went idle; the machine's state implies it.
 	idleStep, idleSinceNs uint64
 
+	defects   *Defects
 	watches   watches
 	observers []*Observer
 	dma       bool // a bus master accesses memory
@@ -138,7 +140,7 @@ func (m *Machine) compose(cfg Config) {
 	hub := &lapic.Hub{}
 	for i, c := range m.CPUs {
 		l := lapic.New(lapic.Config{ID: i, Hub: hub, Queue: m.queue, CPU: processor{m, c},
-			AckPIC: func() uint8 { return m.pic.Ack() }, TSCAdjust: func() uint64 { return c.TSCAdjust }})
+			AckPIC: func() uint8 { return m.pic.Ack() }, TSCAdjust: func() uint64 { return c.TSCAdjust + m.defects.TSCOffset }})
 		m.lapics = append(m.lapics, l)
 		m.mcas = append(m.mcas, mca.New(i))
 	}
@@ -147,6 +149,7 @@ func (m *Machine) compose(cfg Config) {
 		m.attend()
 	}))
 	io := ioapic.New(hub)
+	m.ioapic = io
 	hub.EOI = io.EOI
 
 	// An ISA interrupt goes to the PIC and to the I/O APIC: input 0 of the one is input 2 of the other.
@@ -212,6 +215,7 @@ func (m *Machine) compose(cfg Config) {
 	b.mapPorts(0xf4, 4, exit)
 	b.mapRegisters(ioapicBase, ioapic.WindowBytes, io)
 
+	m.defects = newDefects(m)
 	for i, c := range m.CPUs {
 		m.devices = append(m.devices, c, m.lapics[i], m.mcas[i])
 	}
@@ -219,6 +223,7 @@ func (m *Machine) compose(cfg Config) {
 	for _, d := range m.drives {
 		m.devices = append(m.devices, d, d.Disk())
 	}
+	m.devices = append(m.devices, m.defects)
 }
 
 // attend makes the engine stop after the current instruction, since an interrupt line may have changed.

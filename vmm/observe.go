@@ -39,6 +39,8 @@ type Observer struct {
 	Output func(b byte)
 	// Command is called before a drive starts a command that moves data.
 	Command func(drive int, ops ata.Ops, lba, count uint64)
+	// Notice is called when a defect shows, or goes.
+	Notice func(n Notice)
 }
 
 func (o *Observer) seesCode() bool { return o.Before != nil || o.After != nil || o.Fetched != nil }

@@ -68,6 +68,9 @@ func (m *Machine) Run(step uint64) (StopReason, error) {
 			continue
 		}
 		until := min(step, m.inputs.Horizon(c.Step))
+		if len(m.defects.Defects) > 0 {
+			until = min(until, max(m.defects.until(), c.Step+1))
+		}
 		if next := m.queue.Next(); next != dev.Never {
 			until = min(until, c.Step+max(next, m.core.now())-m.core.now())
 		}
@@ -113,14 +116,18 @@ func (m *Machine) boundary(c *x86.CPU) error {
 	if at := m.position(); at != m.at {
 		m.at, m.acted = at, false
 	}
-	if m.feed() || m.queue.Next() <= m.core.now() {
+	broken, fed := m.defects.boundary(c.Step), m.feed()
+	if broken || fed || m.queue.Next() <= m.core.now() {
 		m.acted = true
 	}
 	m.queue.Run()
 	if err := m.Err(); err != nil {
 		return err
 	}
-	c.ServiceEvents(m.lapics[c.ID])
+	// Until nothing is delivered: a boundary that is looked at once more finds nothing new.
+	for delivered := true; delivered; {
+		delivered = c.ServiceEvents(m.lapics[c.ID])
+	}
 	if c.Activity == x86.Shutdown {
 		m.stop(TripleFault)
 	}
@@ -206,6 +213,11 @@ func (m *Machine) RunOut(timeNs uint64) error {
 		return err
 	}
 	c := m.CPUs[0]
+	if c.Activity == x86.Active {
+		// An instruction that does not retire may still be the end: its faults find no way to be delivered.
+		_, err := m.Run(c.Step + 1)
+		return err
+	}
 	if err := m.boundary(c); err != nil {
 		return err
 	}

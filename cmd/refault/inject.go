@@ -46,6 +46,9 @@ refault inject boot.rec -o unc.rec --fault ata:error=unc,lba=2344@step:8e8 --fau
 	run: runInject,
 }
 
+// noticesShown is how many lines the life of the faults takes at most.
+const noticesShown = 20
+
 func runInject(ctx context.Context, a *app, c *call) (int, error) {
 	i := c.flags.(*injectFlags)
 	if i.out == "" {
@@ -87,7 +90,7 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 	undo()
 	flush()
 	prog.done()
-	waiting := inj.Waiting()
+	waiting, notices := inj.Waiting(), inj.Notices()
 	if e := inj.Close(); err == nil {
 		err = e
 	}
@@ -104,16 +107,23 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 	}
 	if i.json {
 		if err := writeJSON(a.out, struct {
-			Recording string   `json:"recording"`
-			Step      uint64   `json:"step"`
-			TimeNs    uint64   `json:"time_ns"`
-			Reason    string   `json:"reason"`
-			Status    uint32   `json:"status"`
-			Never     []string `json:"never_triggered,omitempty"`
-		}{i.out, end.Step, end.TimeNs, end.Reason, end.Status, never}); err != nil {
+			Recording string       `json:"recording"`
+			Step      uint64       `json:"step"`
+			TimeNs    uint64       `json:"time_ns"`
+			Reason    string       `json:"reason"`
+			Status    uint32       `json:"status"`
+			Never     []string     `json:"never_triggered,omitempty"`
+			Notices   []vmm.Notice `json:"notices,omitempty"`
+		}{i.out, end.Step, end.TimeNs, end.Reason, end.Status, never, notices}); err != nil {
 			return 0, err
 		}
 	} else {
+		for _, n := range notices[:min(len(notices), noticesShown)] {
+			fmt.Fprintf(a.err, "refault: step %d: %s\n", n.Step, n)
+		}
+		if more := len(notices) - noticesShown; more > 0 {
+			fmt.Fprintf(a.err, "refault: and so on, at least %d times more\n", more)
+		}
 		fmt.Fprintf(a.err, "refault: recorded %s: %s steps; ended: %s\n", i.out, grouped(end.Step), endText(end.Reason, end.Status))
 	}
 	if len(never) > 0 {

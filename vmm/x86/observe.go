@@ -1,5 +1,7 @@
 package x86
 
+import "encoding/binary"
+
 // Hooks for whoever looks at a processor from outside: triggers of faults, faults of
 // the processor's own logic, debuggers. All of them hang on the slow paths: on a
 // page of linear addresses that an Observer wants to see, translations are not cached,
@@ -58,4 +60,41 @@ func (c *CPU) ObserverFor(la uint64) *Observer {
 // observesData reports whether accesses to the page at va are to be looked at.
 func (c *CPU) observesData(va uint64) bool {
 	return c.observer != nil && c.observer.Data != nil && c.observer.Data(va&^0xfff)
+}
+
+// TranslateIn is Translate in the address space of another CR3.
+func (c *CPU) TranslateIn(cr3, va uint64) (pa uint64, ok bool) {
+	own := c.CR3
+	c.CR3 = cr3
+	defer func() { c.CR3 = own }()
+	return c.Translate(va)
+}
+
+// TableEntry returns the physical address of the entry that maps va in the tables of 4-level paging at
+// cr3: level 1 is that of a 4 KiB page, 4 the top. ok is false where the tables do not reach so far.
+func (c *CPU) TableEntry(cr3, va uint64, level int) (pa uint64, ok bool) {
+	table := cr3 & pteAddr
+	for l := 4; ; l-- {
+		pa = table + va>>(12+9*uint(l-1))&511*8
+		var b [8]byte
+		if !c.RAM.ReadAt(b[:], pa) {
+			return 0, false
+		}
+		e := binary.LittleEndian.Uint64(b[:])
+		switch {
+		case l == level:
+			return pa, true
+		case e&pteP == 0 || l < 4 && e&ptePS != 0:
+			return 0, false
+		}
+		table = e & pteAddr
+	}
+}
+
+// LinearRIP returns the linear address of the next instruction.
+func (c *CPU) LinearRIP() uint64 {
+	if c.CodeSize() == 8 {
+		return c.Regs[RIP]
+	}
+	return (c.Seg[CS].Base + c.Regs[RIP]) & 0xffffffff
 }

@@ -276,7 +276,7 @@ func (c *CPU) FetchBytes(la uint64, p []byte) int {
 func (c *CPU) noteFetch(la uint64, n int) {
 	for n > 0 {
 		k := min(n, int(mem.PageSize-la%mem.PageSize))
-		if off, ok := c.FetchPage(la); ok && c.RAM.Flags(off)&mem.Watched != 0 {
+		if off, ok := c.FetchPage(la); ok && c.Watch != nil && c.RAM.Flags(off)&mem.Watched != 0 {
 			c.Watch(off+la%mem.PageSize, k, Fetch)
 		}
 		la, n = c.wrap(la+uint64(k)), n-k

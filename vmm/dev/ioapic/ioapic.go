@@ -22,7 +22,8 @@ const WindowBytes = 0x1000
 const (
 	entryRemote = 1 << 14
 	entryLevel  = 1 << 15
-	entryMask   = 1 << 16
+	// EntryMask keeps the input from sending.
+	EntryMask = 1 << 16
 )
 
 // State is the saved state.
@@ -59,7 +60,7 @@ func (a *IOAPIC) Name() string { return "ioapic" }
 func (a *IOAPIC) Reset() {
 	a.State = State{Version: 1, Lines: a.Lines}
 	for i := range a.Entry {
-		a.Entry[i] = entryMask
+		a.Entry[i] = EntryMask
 	}
 }
 
@@ -93,7 +94,7 @@ func (a *IOAPIC) set(n int, level bool) {
 	}
 	if e := a.Entry[n]; e&entryLevel != 0 {
 		a.service(n)
-	} else if level && !was && e&entryMask == 0 {
+	} else if level && !was && e&EntryMask == 0 {
 		a.send(n)
 	}
 }
@@ -101,7 +102,7 @@ func (a *IOAPIC) set(n int, level bool) {
 // service sends the message of a level-triggered input that is asserted and not being served.
 func (a *IOAPIC) service(n int) {
 	e := &a.Entry[n]
-	if *e&entryLevel == 0 || *e&(entryMask|entryRemote) != 0 || a.Lines>>n&1 == 0 {
+	if *e&entryLevel == 0 || *e&(EntryMask|entryRemote) != 0 || a.Lines>>n&1 == 0 {
 		return
 	}
 	*e |= entryRemote

@@ -62,6 +62,8 @@ type Config struct {
 // LAPIC is one local APIC.
 type LAPIC struct {
 	State
+	// Filter, if set, is asked whether an interrupt arrives that was sent to this APIC.
+	Filter    func(vector uint8, level bool) bool
 	id        uint32
 	hub       *Hub
 	q         *dev.Queue
@@ -101,7 +103,7 @@ func (l *LAPIC) Reset() {
 func (l *LAPIC) softReset() {
 	l.State = State{Version: 1, Base: l.Base, DFR: 0xffffffff, SVR: 0xff, ExtINT: l.ExtINT, LINT1: l.LINT1}
 	for i := range l.LVT {
-		l.LVT[i] = lvtMasked
+		l.LVT[i] = LVTMasked
 	}
 	l.timer.Stop()
 }
@@ -175,7 +177,7 @@ func (l *LAPIC) extINT() bool {
 		return l.ExtINT
 	}
 	e := l.LVT[LVTLINT0]
-	return e&lvtMasked == 0 && e>>8&7 == ModeExtINT
+	return e&LVTMasked == 0 && e>>8&7 == ModeExtINT
 }
 
 // Pending reports whether an interrupt waits that the priorities let through.
@@ -224,7 +226,7 @@ func (l *LAPIC) TriggerCMCI() bool { return l.local(LVTCMCI) }
 // local delivers what a local vector table entry says; false means that it is masked.
 func (l *LAPIC) local(n int) bool {
 	e := l.LVT[n]
-	if e&lvtMasked != 0 || !l.enabled() || !l.softwareEnabled() {
+	if e&LVTMasked != 0 || !l.enabled() || !l.softwareEnabled() {
 		return false
 	}
 	mode := e >> 8 & 7
@@ -251,6 +253,14 @@ func (l *LAPIC) accept(v uint8, level bool) {
 		l.raiseError(esrReceiveVector)
 		return
 	}
+	if l.Filter != nil && !l.Filter(v, level) {
+		return
+	}
+	l.Accept(v, level)
+}
+
+// Accept accepts an interrupt, whatever Filter says of it.
+func (l *LAPIC) Accept(v uint8, level bool) {
 	put(&l.IRR, v, true)
 	put(&l.TMR, v, level)
 }

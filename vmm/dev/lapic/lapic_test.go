@@ -106,7 +106,7 @@ func TestRegistersAtPowerOn(t *testing.T) {
 		want uint64
 	}{
 		{0, regID, 0}, {1, regID, 1 << 24}, {0, regVersion, 0x01060014}, {0, regTPR, 0}, {0, regDFR, 0xffffffff}, {0, regLDR, 0},
-		{0, regSVR, 0xff}, {0, regLVTTimer, lvtMasked}, {0, regCMCI, lvtMasked}, {0, regLINT0, lvtMasked}, {1, regLVTError, lvtMasked},
+		{0, regSVR, 0xff}, {0, regLVTTimer, LVTMasked}, {0, regCMCI, LVTMasked}, {0, regLINT0, LVTMasked}, {1, regLVTError, LVTMasked},
 		{0, regICR, 0}, {0, regCurrent, 0}, {0, regRRD, 0},
 	} {
 		if v := b.apics[c.l].Read(c.reg<<4, 4); v != c.want {
@@ -320,7 +320,7 @@ func TestLVT(t *testing.T) {
 	b := newBench(t, 1)
 	l := b.apics[0]
 	l.Write(regCMCI<<4, 4, 0xf7)
-	if v := l.Read(regCMCI<<4, 4); v != lvtMasked|0xf7 {
+	if v := l.Read(regCMCI<<4, 4); v != LVTMasked|0xf7 {
 		t.Errorf("LVT CMCI %#x while disabled, want it masked", v)
 	}
 	b.enable()
@@ -349,11 +349,11 @@ func TestLVT(t *testing.T) {
 	l.SetLINT1(false)
 	b.wantLog("0:SMI", "0:NMI")
 	l.Write(regSVR<<4, 4, 0xff)
-	if l.Read(regLINT1<<4, 4) != lvtMasked|ModeNMI<<8 {
+	if l.Read(regLINT1<<4, 4) != LVTMasked|ModeNMI<<8 {
 		t.Error("disabling by software did not mask the LVT")
 	}
 	l.Write(regSVR<<4, 4, svrEnable|0xff)
-	if l.Read(regLINT1<<4, 4) != lvtMasked|ModeNMI<<8 || l.TriggerCMCI() {
+	if l.Read(regLINT1<<4, 4) != LVTMasked|ModeNMI<<8 || l.TriggerCMCI() {
 		t.Error("enabling unmasked the LVT")
 	}
 }
@@ -376,7 +376,7 @@ func TestExtINT(t *testing.T) {
 	check("masked", false)
 	l.Write(regLINT0<<4, 4, ModeExtINT<<8)
 	check("LINT0 in ExtINT mode", true)
-	l.Write(regLINT0<<4, 4, lvtMasked|ModeExtINT<<8)
+	l.Write(regLINT0<<4, 4, LVTMasked|ModeExtINT<<8)
 	check("masked again", false)
 	l.Write(regLINT0<<4, 4, ModeExtINT<<8)
 	b.hub.Deliver(Message{Vector: 0xec})
@@ -540,7 +540,7 @@ func TestTSCDeadline(t *testing.T) {
 		t.Error("leaving the mode does not disarm")
 	}
 	l.Write(regInitial<<4, 4, 100)
-	l.Write(regLVTTimer<<4, 4, timerDeadline<<lvtModeShift|lvtMasked|0xec)
+	l.Write(regLVTTimer<<4, 4, timerDeadline<<lvtModeShift|LVTMasked|0xec)
 	if b.Clock.Queue.Next() != dev.Never {
 		t.Error("entering the mode does not disarm")
 	}
@@ -582,7 +582,7 @@ func TestX2APIC(t *testing.T) {
 		{regTPR, 0x20, true}, {regTPR, 0x100, false}, {regTPR, 0, true},
 		{regEOI, 0, true}, {regEOI, 1, false}, {regESR, 0, true}, {regESR, 1, false},
 		{regSVR, 0x1ff, true}, {regSVR, 0x5ff, false},
-		{regLINT0, lvtMasked | lvtPending | lvtRemoteIRR | 0x30, true}, {regLINT0, 1 << 17, false}, {regLVTTimer, lvtLevel, false},
+		{regLINT0, LVTMasked | lvtPending | lvtRemoteIRR | 0x30, true}, {regLINT0, 1 << 17, false}, {regLVTTimer, lvtLevel, false},
 		{regInitial, 1 << 32, false}, {regDivide, 4, false}, {regDivide, 0xb, true},
 		{regSelfIPI, 0x100, false}, {regICR, 1 << 16, false},
 	} {

@@ -67,7 +67,7 @@ const (
 	lvtPolarity  = 1 << 13
 	lvtRemoteIRR = 1 << 14
 	lvtLevel     = 1 << 15
-	lvtMasked    = 1 << 16
+	LVTMasked    = 1 << 16
 	lvtModeShift = 17
 
 	icrLogical  = 1 << 11
@@ -83,13 +83,13 @@ const (
 
 // lvtWrites has the bits of each LVT entry that can be written.
 var lvtWrites = [numLVT]uint32{
-	LVTTimer:   lvtVector | lvtMasked | 3<<lvtModeShift,
-	LVTCMCI:    lvtVector | lvtMasked | lvtDelivery,
-	LVTLINT0:   lvtVector | lvtMasked | lvtDelivery | lvtPolarity | lvtLevel,
-	LVTLINT1:   lvtVector | lvtMasked | lvtDelivery | lvtPolarity | lvtLevel,
-	LVTError:   lvtVector | lvtMasked,
-	LVTPerf:    lvtVector | lvtMasked | lvtDelivery,
-	LVTThermal: lvtVector | lvtMasked | lvtDelivery,
+	LVTTimer:   lvtVector | LVTMasked | 3<<lvtModeShift,
+	LVTCMCI:    lvtVector | LVTMasked | lvtDelivery,
+	LVTLINT0:   lvtVector | LVTMasked | lvtDelivery | lvtPolarity | lvtLevel,
+	LVTLINT1:   lvtVector | LVTMasked | lvtDelivery | lvtPolarity | lvtLevel,
+	LVTError:   lvtVector | LVTMasked,
+	LVTPerf:    lvtVector | LVTMasked | lvtDelivery,
+	LVTThermal: lvtVector | LVTMasked | lvtDelivery,
 }
 
 // lvtIndex returns which entry of the local vector table a register is, or -1.
@@ -192,7 +192,7 @@ func (l *LAPIC) write(reg uint32, v uint32) bool {
 		l.SVR = v & svrWrites
 		if v&svrEnable == 0 { // disabling masks all of the LVT (10.4.7.2)
 			for i := range l.LVT {
-				l.LVT[i] |= lvtMasked
+				l.LVT[i] |= LVTMasked
 			}
 		}
 	case regESR:
@@ -216,7 +216,7 @@ func (l *LAPIC) write(reg uint32, v uint32) bool {
 
 func (l *LAPIC) writeLVT(i int, v uint32) {
 	if !l.softwareEnabled() {
-		v |= lvtMasked
+		v |= LVTMasked
 	}
 	mode, count := l.timerMode(), l.currentCount()
 	l.LVT[i] = v & lvtWrites[i]

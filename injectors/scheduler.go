@@ -278,6 +278,12 @@ func (s *Scheduler) resolve(a *armed, step uint64) {
 	}
 	for _, v := range vs {
 		v.Spec = a.f.String()
+		if v.Kind == vmm.FaultDisk {
+			v.Disk.Random = splitmix(&a.random)
+		}
+		if v.Defect != nil {
+			v.Defect.Random = splitmix(&a.random)
+		}
 	}
 	s.ready = append(s.ready, vs...)
 	for _, b := range s.armed {

@@ -106,6 +106,13 @@ func (m *Machine) injectMCE(c *x86.CPU, f *Fault) error {
 	if int(f.Bank) >= mca.NumBanks {
 		return fmt.Errorf("machine-check bank %d of %d: %w", f.Bank, mca.NumBanks, ErrTarget)
 	}
-	m.report(c, int(f.Bank), mca.Record{Status: f.Status, Addr: f.Addr, Misc: f.Misc, McgStatus: f.MCGStatus})
+	rec := mca.Record{Status: f.Status, Addr: f.Addr, Misc: f.Misc, McgStatus: f.MCGStatus}
+	for range min(max(f.Count, 1), 1<<15) {
+		if f.Silent {
+			m.mcas[f.CPU].Report(int(f.Bank), rec)
+		} else {
+			m.report(c, int(f.Bank), rec)
+		}
+	}
 	return nil
 }

@@ -65,6 +65,7 @@ type Defect struct {
 	// Skip: so many occasions pass first. Every: it strikes at each n-th only; zero is one. Chance: with a probability of
 	// Chance/2^32; zero is always. Remaining: how often it will still strike; zero is without limit.
 	Skip, Every, Chance, Remaining uint64
+	Random                         uint64 // state of the generator behind Chance (splitmix64): the guest's must not hear of it
 	Occasions, Strikes             uint64 // so far
 	UntilStep                      uint64 // from here on it is gone; zero: never
 
@@ -106,7 +107,6 @@ type late struct {
 // DefectState is the saved state of Defects.
 type DefectState struct {
 	Version uint8
-	Random  uint64 // state of the generator behind Chance (splitmix64)
 	NextID  uint64
 	Defects []Defect
 	Late    []late
@@ -276,7 +276,7 @@ func (d *Defects) strikes(f *Defect) bool {
 	if f.Occasions <= f.Skip || f.Every > 1 && (f.Occasions-f.Skip)%f.Every != 0 {
 		return false
 	}
-	if f.Chance != 0 && d.random()>>32 >= f.Chance {
+	if f.Chance != 0 && f.random()>>32 >= f.Chance {
 		return false
 	}
 	f.Strikes++
@@ -303,10 +303,9 @@ func (d *Defects) until() uint64 {
 	return step
 }
 
-// random is of a generator of its own: the guest's must not hear of a defect.
-func (d *Defects) random() uint64 {
-	d.Random += 0x9e3779b97f4a7c15
-	z := d.Random
+func (f *Defect) random() uint64 {
+	f.Random += 0x9e3779b97f4a7c15
+	z := f.Random
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return z ^ z>>31

@@ -23,6 +23,8 @@ type testCase struct {
 
 	mem   []patch
 	chunk uint64 // iterations of a string instruction to run at a time
+	// careful: the engine looks at every instruction on its own, as it does for a trace.
+	careful bool
 
 	target uint64 // of the memory operand, or zero
 	pads   [3]uint64
@@ -94,6 +96,7 @@ func (c *testCase) place(s source) {
 	c.pads = [...]uint64{end, end + padSize, c.at - 2*padSize}
 	c.state.RIP = c.at
 	c.chunk = 1
+	c.careful = s.chance(15)
 }
 
 const userFlags = x86.FlagsArith | x86.FlagDF

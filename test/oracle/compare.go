@@ -303,9 +303,13 @@ func (f fault) String() string {
 func (c *testCase) report(diffs []difference) string {
 	var b strings.Builder
 	f := x86.Forms()[c.form]
-	fmt.Fprintf(&b, "%s (%s), %d-bit code: % x\n", f.Syntax, f.Enc, 8*c.mode, c.code)
+	show := func(code []byte, at uint64) string {
+		text, _ := x86.Disassemble(code, c.mode, at, nil)
+		return fmt.Sprintf("% x  %s", code, text)
+	}
+	fmt.Fprintf(&b, "%s (%s), %d-bit code: %s\n", f.Syntax, f.Enc, 8*c.mode, show(c.code, c.at))
 	if c.before != nil {
-		fmt.Fprintf(&b, "  after: % x\n", c.before)
+		fmt.Fprintf(&b, "  after: %s\n", show(c.before, c.state.RIP))
 	}
 	fmt.Fprintf(&b, "  again: -oracle.run='^%s$' -oracle.case=%d\n", formName(c.form), c.seed)
 	fmt.Fprintf(&b, "  operand size %d, address size %d", c.in.OpSize, c.in.AddrSize)

@@ -116,7 +116,8 @@ func (b *bench) runForm(t *testing.T, form uint16, mode int, seed uint64, n *tal
 			n.why[why]++
 		case different:
 			if n.failed++; n.failed <= maxReports {
-				t.Error(c.report(diffs))
+				small, diffs := b.shrink(c, diffs)
+				t.Error(small.report(diffs))
 			}
 		}
 		if *caseFlag != 0 {

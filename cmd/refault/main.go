@@ -72,6 +72,7 @@ type usageError struct{ error }
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 func main() {
+	signal.Ignore(unix.SIGXFSZ) // a limit on the size of files is an error of the write
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
 	status := a.main(ctx, os.Args[1:])

@@ -59,7 +59,8 @@ func (m *Machine) Inject(f *Fault) error {
 		if len(f.Mask) == 0 || !m.RAM.ReadAt(f.Old, f.Addr) {
 			return fmt.Errorf("physical address %#x, %d bytes: outside RAM: %w", f.Addr, len(f.Mask), ErrTarget)
 		}
-		m.RAM.WriteAt(xor(f.Old, f.Mask), f.Addr)
+		m.defects.write(xor(f.Old, f.Mask), f.Addr)
+		m.defects.patch = true // if it hit stuck bits
 	case FaultRegister:
 		r, ok := x86.LookupRegister(f.Register)
 		if !ok || len(f.Mask) > r.Size {

@@ -227,28 +227,30 @@ func (c *testCase) fillFX(s source) {
 	fx[4] = [...]byte{0xff, 0xff, 0, byte(s.Uint32())}[s.IntN(4)]
 }
 
-// window fills n bytes of memory at addr, as far as there is any.
-func (c *testCase) window(s source, addr uint64, n int, k kind) []byte {
+// write adds a patch of b at addr, of those bytes where memory is mapped.
+func (c *testCase) write(addr uint64, b []byte) {
 	for _, m := range mappings {
-		if m.exec || addr < m.addr || addr >= m.addr+m.size {
+		if m.exec {
 			continue
 		}
-		n = min(n, int(m.addr+m.size-addr))
-		b := make([]byte, n)
-		s.fill(b, k)
-		c.mem = append(c.mem, patch{addr, b})
-		return b
+		first, last := max(addr, m.addr), min(addr+uint64(len(b)), m.addr+m.size)
+		if first < last {
+			c.mem = append(c.mem, patch{first, b[first-addr : last-addr]})
+		}
 	}
-	return make([]byte, n)
+}
+
+// window fills n bytes of memory at addr, as far as there is any, and returns them.
+func (c *testCase) window(s source, addr uint64, n int, k kind) []byte {
+	b := make([]byte, n)
+	s.fill(b, k)
+	c.write(addr, b)
+	return b
 }
 
 // store adds a patch of v, in size bytes.
 func (c *testCase) store(addr, v uint64, size int) {
-	if !mapped(addr, uint64(size)) {
-		return
-	}
-	b := binary.LittleEndian.AppendUint64(nil, v)[:size]
-	c.mem = append(c.mem, patch{addr, b})
+	c.write(addr, binary.LittleEndian.AppendUint64(nil, v)[:size])
 }
 
 // operandSize is how many bytes the memory operand has, at most.

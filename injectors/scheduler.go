@@ -26,8 +26,7 @@ type Scheduler struct {
 	ready []*vmm.Fault // resolved, to happen now
 	err   error
 
-	notices  []vmm.Notice
-	observer *vmm.Observer
+	notices []vmm.Notice
 }
 
 // maxNotices bounds what is kept of the lives of defects.
@@ -69,12 +68,11 @@ const (
 // for are made from seed.
 func NewScheduler(m *vmm.Machine, next vmm.Inputs, faults []*Fault, seed uint64) *Scheduler {
 	s := &Scheduler{m: m, next: next}
-	s.observer = &vmm.Observer{Notice: func(n vmm.Notice) {
+	m.Observe(&vmm.Observer{Notice: func(n vmm.Notice) {
 		if len(s.notices) < maxNotices {
 			s.notices = append(s.notices, n)
 		}
-	}}
-	m.Observe(s.observer)
+	}})
 	for i, f := range faults {
 		a := &armed{s: s, f: f, no: i + 1, due: vmm.Never, random: seed + uint64(i)}
 		if f.Args.Has("seed") {
@@ -84,14 +82,6 @@ func NewScheduler(m *vmm.Machine, next vmm.Inputs, faults []*Fault, seed uint64)
 		s.fail(a.look())
 	}
 	return s
-}
-
-// Close ends the looking, and leaves the machine as if nobody had looked.
-func (s *Scheduler) Close() {
-	for _, a := range s.armed {
-		a.stop()
-	}
-	s.m.Unobserve(s.observer)
 }
 
 func (s *Scheduler) fail(err error) {
@@ -288,12 +278,6 @@ func (s *Scheduler) resolve(a *armed, step uint64) {
 	}
 	for _, v := range vs {
 		v.Spec = a.f.String()
-		if v.Kind == vmm.FaultDisk {
-			v.Disk.Random = splitmix(&a.random)
-		}
-		if v.Defect != nil {
-			v.Defect.Random = splitmix(&a.random)
-		}
 	}
 	s.ready = append(s.ready, vs...)
 	for _, b := range s.armed {

@@ -86,6 +86,7 @@ type Machine struct {
 
 	devices     []dev.Device
 	interrupted atomic.Bool
+	paused      bool
 	// Where the last boundary was, and whether anything was done there; of the host, not of the machine.
 	at    position
 	acted bool

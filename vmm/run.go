@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"errors"
 	"fmt"
 
 	"refault/vmm/dev"
@@ -44,6 +45,14 @@ func (m *Machine) arrived() bool {
 	return !(m.acted && m.at == m.position()) && (c.Activity != x86.Active || c.DeliveredAt != c.Step)
 }
 
+// Pause makes Run return ErrPaused before anything else happens, be that between an
+// exception and its handler. Unlike where Interrupt stops, that need not be a position:
+// it is for an observer's functions, which call it to look at the machine and go on.
+func (m *Machine) Pause() {
+	m.paused = true
+	m.attend()
+}
+
 // Entered must be called after the machine's state was set from outside.
 func (m *Machine) Entered() { m.acted = false }
 
@@ -53,14 +62,15 @@ func (m *Machine) Entered() { m.acted = false }
 // host (a disk image that cannot be read) ends the run too.
 func (m *Machine) Run(step uint64) (StopReason, error) {
 	c := m.CPUs[0]
-	for c.Step < step && m.core.Stop == Running {
+	m.paused = false
+	for c.Step < step && m.core.Stop == Running && !m.paused {
 		if m.arrived() && m.interrupted.Swap(false) {
 			return Running, ErrInterrupted
 		}
 		if err := m.boundary(c); err != nil {
 			return m.core.Stop, err
 		}
-		if m.core.Stop != Running {
+		if m.core.Stop != Running || m.paused {
 			break
 		}
 		if c.Activity != x86.Active {
@@ -78,6 +88,10 @@ func (m *Machine) Run(step uint64) (StopReason, error) {
 		if until > c.Step {
 			m.execute(until)
 		}
+	}
+	if m.paused {
+		m.paused = false
+		return m.core.Stop, errors.Join(ErrPaused, m.Err())
 	}
 	return m.core.Stop, m.Err()
 }

@@ -6,6 +6,7 @@ import (
 	"regexp"
 
 	"refault/replay"
+	"refault/traces"
 	"refault/vmm"
 )
 
@@ -30,6 +31,11 @@ const (
 	Hang Outcome = "hang"
 )
 
+// Outcomes lists all outcomes, from harmless to grave.
+func Outcomes() []Outcome {
+	return []Outcome{Masked, Corrected, Latent, Recovered, Hang, Crash, SDC}
+}
+
 // What a guest says when it notices: of Linux, and of this program's own guest.
 var (
 	crashLog     = regexp.MustCompile(`Kernel panic|Oops:|general protection fault, |BUG: unable to handle|kernel BUG at|Unable to mount root|guest: panic`)
@@ -39,17 +45,29 @@ var (
 
 // Classify tells the outcome, and in a few words why.
 func Classify(golden, faulty *replay.Player) (Outcome, string) {
-	g, f := golden.Manifest.End, faulty.Manifest.End
+	f := faulty.Manifest.End
 	if f == nil {
 		return Hang, "the faulty run was cut off before its end"
 	}
-	gc, fc := golden.RecordedConsole(), faulty.RecordedConsole()
-	var gr string
-	if g != nil {
-		gr = g.Reason
+	g := Ending{Output: golden.RecordedConsole(), Step: golden.End()}
+	if e := golden.Manifest.End; e != nil {
+		g.Reason, g.Status = e.Reason, e.Status
 	}
+	return ClassifyEndings(g, Ending{faulty.RecordedConsole(), f.Step, f.Reason, f.Status}, func() bool { return equalEnd(golden, faulty) })
+}
+
+// Ending is what a run came to, or a part of one.
+type Ending struct {
+	Output []byte
+	Step   uint64
+	Reason string // empty: its recorder was killed
+	Status uint32
+}
+
+// ClassifyEndings is Classify for runs that may be no recordings. equal is asked whether their final states are.
+func ClassifyEndings(g, f Ending, equal func() bool) (Outcome, string) {
 	noticed := func(re *regexp.Regexp) (string, bool) {
-		for _, l := range NewLines(gc, fc) {
+		for _, l := range NewLines(g.Output, f.Output) {
 			if re.Match(l) {
 				return string(bytes.TrimSpace(l)), true
 			}
@@ -59,14 +77,14 @@ func Classify(golden, faulty *replay.Player) (Outcome, string) {
 	if l, ok := noticed(crashLog); ok {
 		return Crash, fmt.Sprintf("the guest said: %s", l)
 	}
-	if f.Reason != gr {
+	if f.Reason != g.Reason {
 		switch f.Reason {
 		case vmm.TripleFault.String():
 			return Crash, "the processor shut down"
 		case vmm.Reset.String():
 			return Crash, "the guest reset itself"
 		case replay.ReasonMaxSteps:
-			return Hang, fmt.Sprintf("no end after %d steps; the golden run took %d", f.Step, golden.End())
+			return Hang, fmt.Sprintf("no end after %d steps; the golden run took %d", f.Step, g.Step)
 		case vmm.Dead.String():
 			return Hang, "all processors halted for good"
 		}
@@ -77,10 +95,10 @@ func Classify(golden, faulty *replay.Player) (Outcome, string) {
 	if l, ok := noticed(correctedLog); ok {
 		return Corrected, fmt.Sprintf("the guest said: %s", l)
 	}
-	if !Align(gc, fc).Equal || g != nil && (f.Reason != g.Reason || f.Status != g.Status) {
+	if !Align(g.Output, f.Output).Equal || g.Reason != "" && (f.Reason != g.Reason || f.Status != g.Status) {
 		return SDC, "the outputs differ, and the guest noticed nothing"
 	}
-	if equalEnd(golden, faulty) {
+	if equal() {
 		return Masked, "the final state is equal"
 	}
 	return Latent, "the outputs are equal, the final state is not"
@@ -89,12 +107,17 @@ func Classify(golden, faulty *replay.Player) (Outcome, string) {
 // equalEnd reports whether both runs end in the same state, but for what is wrong with the hardware itself.
 func equalEnd(golden, faulty *replay.Player) bool {
 	gm, fm := golden.Marks(), faulty.Marks()
-	g, f := gm[len(gm)-1], fm[len(fm)-1]
+	return SameState(golden.Manifest.Devices, &gm[len(gm)-1], &fm[len(fm)-1])
+}
+
+// SameState reports whether two marks of machines with the same devices are of one
+// state, but for what is wrong with the hardware itself.
+func SameState(devices []string, g, f *traces.Mark) bool {
 	if g.Step != f.Step || g.Memory != f.Memory || len(g.Devices) != len(f.Devices) {
 		return false
 	}
 	for i := range g.Devices {
-		if g.Devices[i] != f.Devices[i] && !hardware(golden.Manifest.Devices[i]) {
+		if g.Devices[i] != f.Devices[i] && !hardware(devices[i]) {
 			return false
 		}
 	}

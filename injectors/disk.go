@@ -20,7 +20,8 @@ var ataKind = Kind{
 		{Name: "ops", Doc: "commands that it hits", Values: []string{"read", "write", "rw", "any"}},
 		{Name: "times", Doc: "commands that it hits before it is gone; 0: no limit", Default: "0"},
 		{Name: "until", Doc: "rewritten: a sector that is written is good again", Values: []string{"rewritten"}},
-		{Name: "ns", Doc: "extra nanoseconds (error=slow)"},
+		{Name: "by", Doc: "how much later it answers (error=slow)", Time: true},
+		{Name: "ns", Doc: "the same in nanoseconds"},
 		{Name: "offset", Doc: "byte in the sector (error=wrong)", Default: "0"},
 		{Name: "mask", Doc: "bits that flip there, as a number (error=wrong)"},
 		{Name: "bytes", Doc: "how much of the write arrives (error=torn)"},
@@ -37,7 +38,7 @@ var ataKind = Kind{
 		f := ata.Fault{
 			Kind: kind, Ops: kind.DefaultOps(), LBA: a.Uint("lba"), Count: a.Uint("count"),
 			Remaining: uint32(min(a.Uint("times"), 1<<32-1)), UntilRewritten: a.Has("until"),
-			ExtraNs: a.Uint("ns"), Offset: uint32(min(a.Uint("offset"), 1<<32-1)), Bytes: a.Uint("bytes"), Target: a.Uint("target"),
+			ExtraNs: a.Uint("ns") + uint64(max(a.Ns("by"), 0)), Offset: uint32(min(a.Uint("offset"), 1<<32-1)), Bytes: a.Uint("bytes"), Target: a.Uint("target"),
 		}
 		switch a.Text("ops") {
 		case "read":
@@ -49,6 +50,7 @@ var ataKind = Kind{
 		case "any":
 			f.Ops = ata.OpAny
 		}
+		f.Every, f.Chance = a.Uint("every"), chance(a)
 		size := d.Disk().Sectors()
 		switch {
 		case !a.Has("lba") && f.Ops&(ata.OpRead|ata.OpWrite) != 0:

@@ -26,7 +26,8 @@ type Scheduler struct {
 	ready []*vmm.Fault // resolved, to happen now
 	err   error
 
-	notices []vmm.Notice
+	notices  []vmm.Notice
+	observer *vmm.Observer
 }
 
 // maxNotices bounds what is kept of the lives of defects.
@@ -68,11 +69,12 @@ const (
 // for are made from seed.
 func NewScheduler(m *vmm.Machine, next vmm.Inputs, faults []*Fault, seed uint64) *Scheduler {
 	s := &Scheduler{m: m, next: next}
-	m.Observe(&vmm.Observer{Notice: func(n vmm.Notice) {
+	s.observer = &vmm.Observer{Notice: func(n vmm.Notice) {
 		if len(s.notices) < maxNotices {
 			s.notices = append(s.notices, n)
 		}
-	}})
+	}}
+	m.Observe(s.observer)
 	for i, f := range faults {
 		a := &armed{s: s, f: f, no: i + 1, due: vmm.Never, random: seed + uint64(i)}
 		if f.Args.Has("seed") {
@@ -82,6 +84,14 @@ func NewScheduler(m *vmm.Machine, next vmm.Inputs, faults []*Fault, seed uint64)
 		s.fail(a.look())
 	}
 	return s
+}
+
+// Close ends the looking, and leaves the machine as if nobody had looked.
+func (s *Scheduler) Close() {
+	for _, a := range s.armed {
+		a.stop()
+	}
+	s.m.Unobserve(s.observer)
 }
 
 func (s *Scheduler) fail(err error) {
@@ -278,6 +288,12 @@ func (s *Scheduler) resolve(a *armed, step uint64) {
 	}
 	for _, v := range vs {
 		v.Spec = a.f.String()
+		if v.Kind == vmm.FaultDisk {
+			v.Disk.Random = splitmix(&a.random)
+		}
+		if v.Defect != nil {
+			v.Defect.Random = splitmix(&a.random)
+		}
 	}
 	s.ready = append(s.ready, vs...)
 	for _, b := range s.armed {

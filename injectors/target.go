@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 
 	"refault/vmm"
@@ -147,13 +148,19 @@ func recurs(m *vmm.Machine, a Args, d *vmm.Defect) {
 	if d.Every = a.Uint("every"); d.Every == 1 {
 		d.Every = 0
 	}
-	var p float64
-	if _, err := fmt.Sscan(a.Text("p"), &p); err == nil && p < 1 {
-		d.Chance = max(uint64(math.Round(p*(1<<32))), 1)
-	}
+	d.Chance = chance(a)
 	if hasKey(a, "for") {
 		d.UntilStep = m.Step() + max(a.Uint("for"), 1)
 	}
+}
+
+// chance returns what key p says, of 2^32; zero is always.
+func chance(a Args) uint64 {
+	p, err := strconv.ParseFloat(a.Text("p"), 64)
+	if err != nil || p >= 1 {
+		return 0
+	}
+	return max(uint64(math.Round(p*(1<<32))), 1)
 }
 
 func hasKey(a Args, name string) bool {

@@ -188,6 +188,40 @@ func TestSeekGoesEverywhere(t *testing.T) {
 	}
 }
 
+func TestAnyEngineMakesTheSameRecording(t *testing.T) {
+	want := ""
+	engines := []vmm.Engine{vmm.EngineInterp, vmm.EngineJIT}
+	for _, e := range engines {
+		s := tinySetup(20)
+		s.Engine = e
+		dir := filepath.Join(t.TempDir(), "golden.rec")
+		r, err := NewRecorder(dir, s, scripted(typing), often)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Run(); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+		p := openPlayer(t, dir)
+		if want == "" {
+			want = timeline(p)
+		} else if timeline(p) != want {
+			t.Errorf("engine %s records another timeline", e)
+		}
+		for _, other := range engines {
+			if err := p.Machine().SetEngine(other); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Verify(); err != nil {
+				t.Errorf("recorded by engine %s, replayed by %s: %v", e, other, err)
+			}
+		}
+	}
+}
+
 func TestTwoMachinesInOneProcess(t *testing.T) {
 	dir := record(t, 20, often)
 	var wg sync.WaitGroup

@@ -1,8 +1,28 @@
 // Package snapshot stores what a machine is at a position: the state of every
-// device, and every page of its memory.
+// device, every page of its memory, and what was written to its disks.
+//
+//	pages.go     Store: the page store
+//	writer.go    Writer: takes snapshots while a machine runs, or one more later
+//	snapshot.go  Reader: restores them, or compares them with a machine
+//	memhash.go   MemHash: the hash of a memory, kept up to date page by page
+//
+// The files are described in package traces.
 //
 // Pages go to a store that is addressed by content: a page that was stored before,
 // in whatever snapshot, costs a number, and a page of zeros costs nothing. A
-// snapshot lists only the pages that changed since the one before it; every so
-// often one lists all, so that a restore walks a short chain.
+// snapshot lists only the pages that changed since the one before it; every
+// sixteenth lists all, so that a restore walks a short chain.
+//
+// # Can taking a snapshot change the run?
+//
+// No. The writer copies what changed while the machine stands still, and everything
+// slow (SHA-256 to find equal pages, Zstandard, the disk) happens in a goroutine that
+// sees nothing but the copies. 64 MiB of them can wait; beyond that the machine waits,
+// which it cannot notice. The first error of the goroutine ends all writing; Err, Sync
+// and Close return it.
+//
+// # Why SHA-256 for equal pages, and a faster hash for marks?
+//
+// Two pages that the store takes for equal become equal, and the guest chooses what is
+// in them. A mark only has to notice an accident.
 package snapshot

@@ -62,7 +62,8 @@ func (m *Machine) Inject(f *Fault) error {
 		if len(f.Mask) == 0 || !m.RAM.ReadAt(f.Old, f.Addr) {
 			return fmt.Errorf("physical address %#x, %d bytes: outside RAM: %w", f.Addr, len(f.Mask), ErrTarget)
 		}
-		m.RAM.WriteAt(xor(f.Old, f.Mask), f.Addr)
+		m.defects.write(xor(f.Old, f.Mask), f.Addr)
+		m.defects.patch = true // if it hit stuck bits
 	case FaultRegister:
 		r, ok := x86.LookupRegister(f.Register)
 		if !ok || len(f.Mask) > r.Size {
@@ -109,6 +110,13 @@ func (m *Machine) injectMCE(c *x86.CPU, f *Fault) error {
 	if int(f.Bank) >= mca.NumBanks {
 		return fmt.Errorf("machine-check bank %d of %d: %w", f.Bank, mca.NumBanks, ErrTarget)
 	}
-	m.report(c, int(f.Bank), mca.Record{Status: f.Status, Addr: f.Addr, Misc: f.Misc, McgStatus: f.MCGStatus})
+	rec := mca.Record{Status: f.Status, Addr: f.Addr, Misc: f.Misc, McgStatus: f.MCGStatus}
+	for range min(max(f.Count, 1), 1<<15) {
+		if f.Silent {
+			m.mcas[f.CPU].Report(int(f.Bank), rec)
+		} else {
+			m.report(c, int(f.Bank), rec)
+		}
+	}
 	return nil
 }

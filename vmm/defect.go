@@ -39,6 +39,8 @@ const (
 	DefectLogic
 	// DefectInterrupt: interrupts get lost or late.
 	DefectInterrupt
+	// DefectECC: cells of a word under ECC have flipped.
+	DefectECC
 	numDefectKinds
 )
 
@@ -65,6 +67,7 @@ type Defect struct {
 	// Skip: so many occasions pass first. Every: it strikes at each n-th only; zero is one. Chance: with a probability of
 	// Chance/2^32; zero is always. Remaining: how often it will still strike; zero is without limit.
 	Skip, Every, Chance, Remaining uint64
+	Random                         uint64 // state of the generator behind Chance (splitmix64): the guest's must not hear of it
 	Occasions, Strikes             uint64 // so far
 	UntilStep                      uint64 // from here on it is gone; zero: never
 
@@ -82,6 +85,8 @@ type Defect struct {
 	// Mask is the bits that are stuck, or flip, little-endian from Addr or of a register, and Value what they are stuck at.
 	Mask, Value []byte
 	Register    string
+	// Hold: the cells flip again after each correction (ECC). Corrected: memory holds what the decoder made of the word.
+	Hold, Corrected bool
 	// Class is the class of instructions whose results are wrong.
 	Class string
 	// Vector of the interrupts, and how late they are; zero: they are lost.
@@ -106,7 +111,6 @@ type late struct {
 // DefectState is the saved state of Defects.
 type DefectState struct {
 	Version uint8
-	Random  uint64 // state of the generator behind Chance (splitmix64)
 	NextID  uint64
 	Defects []Defect
 	Late    []late
@@ -219,6 +223,11 @@ func (d *Defects) check(f *Defect) error {
 		if logicClass(f.Class) == nil || len(f.Mask) == 0 || len(f.Mask) > 16 {
 			return bad("%q instructions, %d bytes", f.Class, len(f.Mask))
 		}
+	case DefectECC:
+		if len(f.Mask) != eccBytes || len(f.Bad) != 1 || f.Addr%8 != 0 || f.Bank >= mca.NumBanks || f.Grain != eccLine || f.ScrubBytesPerS > 1<<50 {
+			return bad("a word of %d bytes at %#x, bank %d", len(f.Mask), f.Addr, f.Bank)
+		}
+		return ram(8)
 	case DefectInterrupt:
 		if f.Vector < 16 || f.DelayNs > 1<<60 {
 			return bad("vector %d, %d ns late", f.Vector, f.DelayNs)
@@ -237,12 +246,15 @@ func (d *Defects) plant(f *Defect) error {
 	if len(d.Defects) >= maxDefects {
 		return fmt.Errorf("more than %d defects: %w", maxDefects, ErrTarget)
 	}
+	if f.Kind == DefectECC && d.plantECC(f) {
+		return nil
+	}
 	f.ID = d.NextID
 	d.NextID++
 	d.Defects = append(d.Defects, f.clone())
 	n := &d.Defects[len(d.Defects)-1]
 	switch n.Kind {
-	case DefectPoison:
+	case DefectPoison, DefectECC:
 		d.aim(n)
 	case DefectStuck:
 		d.patch = true
@@ -276,7 +288,7 @@ func (d *Defects) strikes(f *Defect) bool {
 	if f.Occasions <= f.Skip || f.Every > 1 && (f.Occasions-f.Skip)%f.Every != 0 {
 		return false
 	}
-	if f.Chance != 0 && d.random()>>32 >= f.Chance {
+	if f.Chance != 0 && f.random()>>32 >= f.Chance {
 		return false
 	}
 	f.Strikes++
@@ -303,10 +315,9 @@ func (d *Defects) until() uint64 {
 	return step
 }
 
-// random is of a generator of its own: the guest's must not hear of a defect.
-func (d *Defects) random() uint64 {
-	d.Random += 0x9e3779b97f4a7c15
-	z := d.Random
+func (f *Defect) random() uint64 {
+	f.Random += 0x9e3779b97f4a7c15
+	z := f.Random
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return z ^ z>>31
@@ -327,6 +338,8 @@ func (d *Defects) look() {
 		switch f.Kind {
 		case DefectPoison:
 			d.watch(f.Addr, 8*len(f.Bad), func(t *Touch) { d.poisonTouched(id, t) })
+		case DefectECC:
+			d.watch(f.Addr&^(eccLine-1), eccLine, func(t *Touch) { d.eccTouched(id, t) })
 		case DefectStuck:
 			d.watch(f.Addr, len(f.Mask), func(t *Touch) { d.stuckTouched(id, t) })
 		case DefectRegister:
@@ -436,7 +449,8 @@ type Notice struct {
 	RIP          uint64 // of the instruction that met it, if one did
 }
 
-var defectNames = [...]string{DefectPoison: "poison", DefectStuck: "stuck bits", DefectRegister: "stuck register", DefectFetch: "instruction", DefectLogic: "logic", DefectInterrupt: "interrupt"}
+var defectNames = [...]string{DefectPoison: "poison", DefectStuck: "stuck bits", DefectRegister: "stuck register", DefectFetch: "instruction", DefectLogic: "logic", DefectInterrupt: "interrupt",
+	DefectECC: "ECC word"}
 
 func (k DefectKind) String() string {
 	if int(k) < len(defectNames) && defectNames[k] != "" {

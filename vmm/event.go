@@ -90,6 +90,8 @@ type Fault struct {
 	Addr      uint64 // for FaultMemory too: the physical address
 	Misc      uint64
 	MCGStatus uint64
+	Count     uint32 // so many errors at once; zero is one
+	Silent    bool   // without a signal: a poll has to find it
 
 	// FaultRegister: the name of a register, as x86.LookupRegister knows it.
 	Register string

@@ -66,7 +66,7 @@ func (f *Defect) badBytes() (n int) {
 // poisonTouched is told of an access to the range of a poisoned line or page.
 func (d *Defects) poisonTouched(id uint64, t *Touch) {
 	f := d.find(id)
-	if f == nil {
+	if f == nil || d.forcing {
 		return
 	}
 	first := max(t.Addr, f.Addr) - f.Addr
@@ -79,6 +79,12 @@ func (d *Defects) poisonTouched(id uint64, t *Touch) {
 	if !ok {
 		return
 	}
+	d.consume(f, t, at)
+}
+
+// consume tells the consumer of byte at of a defect that it is uncorrectable, if it is one who notices.
+func (d *Defects) consume(f *Defect, t *Touch, at uint64) {
+	id := f.ID
 	by, what := uint16(ByKernelLoad), "a load of the kernel"
 	code, bank := uint64(mcacodLoad), bankLoad
 	switch {
@@ -219,6 +225,10 @@ func (d *Defects) poisonDue(f *Defect) {
 	} else {
 		rec.Status = poisonStatus | mca.StatusS | mcacodWriteBack
 		what, bank = "found in the displacement of its line", bankCache
+	}
+	if f.Kind == DefectECC {
+		d.eccScrubbed(f)
+		return
 	}
 	if !d.strikes(f) {
 		return

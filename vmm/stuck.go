@@ -18,9 +18,7 @@ func (d *Defects) force(f *Defect) {
 		b[i] = v
 	}
 	if changed {
-		d.forcing = true
-		d.m.RAM.WriteAt(b, f.Addr)
-		d.forcing = false
+		d.write(b, f.Addr)
 	}
 }
 
@@ -61,4 +59,11 @@ func (d *Defects) forceRegister(f *Defect) {
 		r.Write(c, b)
 		d.spend(f.ID)
 	}
+}
+
+// write changes cells of RAM, which is no access by anybody.
+func (d *Defects) write(b []byte, pa uint64) {
+	d.forcing = true
+	d.m.RAM.WriteAt(b, pa)
+	d.forcing = false
 }

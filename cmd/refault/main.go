@@ -61,7 +61,7 @@ var verbs []*verb
 
 func init() { // the demo calls the others, so the table cannot be a plain variable
 	verbs = []*verb{
-		&runVerb, &recordVerb, &replayVerb, &verifyVerb, &injectVerb, &diffVerb, &infoVerb, &logVerb,
+		&runVerb, &recordVerb, &replayVerb, &verifyVerb, &injectVerb, &campaignVerb, &diffVerb, &infoVerb, &logVerb,
 		&snapshotVerb, &dumpVerb, &traceVerb, &symbolsVerb, &gdbVerb, &faultsVerb, &demoVerb, &versionVerb,
 	}
 }
@@ -72,6 +72,7 @@ type usageError struct{ error }
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 func main() {
+	signal.Ignore(unix.SIGXFSZ) // a limit on the size of files is an error of the write
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
 	status := a.main(ctx, os.Args[1:])

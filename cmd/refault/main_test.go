@@ -136,6 +136,10 @@ func TestVerbs(t *testing.T) {
 	if out := must(t, "diff", rec, rec); !strings.HasPrefix(out, "equal") {
 		t.Errorf("diff with itself: %s", out)
 	}
+	trials := must(t, "campaign", rec, "--at", "200000", "--steps", "50000", "--count", "20", "--fault", "reg:name={rax|rbx|rsp},bit={0..31}@step:{200000..240000}")
+	if strings.Count(trials, "@step:2") != 20 || !strings.Contains(trials, "20 trials") || !strings.Contains(trials, "confidence") {
+		t.Errorf("campaign:\n%s", trials)
+	}
 	must(t, "faults")
 	must(t, "faults", "--json")
 	must(t, "version")
@@ -225,6 +229,12 @@ func TestMistakes(t *testing.T) {
 		{[]string{"inject", rec, "--fault", "reg:name=rax,bit=1@step:5"}, "-o is missing"},
 		{[]string{"inject", rec, "-o", rec, "--fault", "reg:name=rax,bit=1@step:5"}, "exists"},
 		{inject("reg:name=rax,bit=1"), "no trigger"},
+		{[]string{"campaign", rec}, "--fault is missing"},
+		{[]string{"campaign", rec, "--fault", "reg:name=rax,bit={9..3}@step:5"}, "3 comes before 9"},
+		{[]string{"campaign", rec, "--fault", "reg:name=rax,bit=1@step:5", "--count", "0"}, "--count is 0"},
+		{[]string{"campaign", rec, "--fault", "reg:name=rax,bit=1@step:5", "--steps", "0"}, "--steps is 0"},
+		{[]string{"campaign", rec, "--fault", "reg:name=rax,bit=1@step:5", "--at", "9e12"}, "beyond the recording"},
+		{[]string{"campaign", rec, "--fault", "reg:name=rax,bit=1@step:5", "--at", "100"}, "before the trial's first"},
 		{inject("gremlin:size=3@step:5"), `no kind "gremlin"; the kinds are mce`},
 		{inject("mem:addr=0,bot=3@step:5"), `no key "bot" (did you mean bit?); its keys are addr`},
 		{inject("mem:addr=0xf0000000000,bit=3@step:5"), "outside RAM"},

@@ -39,7 +39,12 @@ func newProgress(w io.Writer, what string) *progress {
 }
 
 // at says that the work is at step, of end steps if end is not zero.
-func (p *progress) at(step, end uint64) {
+func (p *progress) at(step, end uint64) { p.show(step, end, "step", 1e6, " M/s") }
+
+// count says that n of end things are done.
+func (p *progress) count(n, end uint64, thing string) { p.show(n, end, thing, 1, "/s") }
+
+func (p *progress) show(step, end uint64, thing string, unit float64, speedUnit string) {
 	now := time.Now()
 	if p.first == 0 {
 		p.first, p.begin = step, now
@@ -49,11 +54,11 @@ func (p *progress) at(step, end uint64) {
 	}
 	speed := ""
 	if d := now.Sub(p.begin).Seconds(); d > 0.2 && step > p.first {
-		speed = fmt.Sprintf("  %.0f M/s", float64(step-p.first)/d/1e6)
+		speed = fmt.Sprintf("  %.0f%s", float64(step-p.first)/d/unit, speedUnit)
 	}
-	done := fmt.Sprintf("step %s", grouped(step))
+	done := fmt.Sprintf("%s %s", thing, grouped(step))
 	if end != 0 {
-		done = fmt.Sprintf("step %s of %s", grouped(step), grouped(end))
+		done = fmt.Sprintf("%s %s of %s", thing, grouped(step), grouped(end))
 	}
 	if !p.tty {
 		p.next = now.Add(plainEvery)

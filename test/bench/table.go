@@ -122,11 +122,36 @@ func (b *bench) recording(ctx context.Context, out io.Writer) error {
 	fmt.Fprintf(out, "%d snapshots, %.2f MB each with its pages; %.0f million instructions a second recorded, %.0f replayed.\n",
 		len(info.Snapshots), float64(info.Bytes["pages"]+info.Bytes["snapshots"])/1e6/float64(len(info.Snapshots)),
 		millions/middle(b.times[record][whole]), millions/middle(b.times[replay][whole]))
+	if err := b.campaign(ctx, out, info.Snapshots[len(info.Snapshots)/2]); err != nil {
+		return err
+	}
 	at := strconv.FormatUint(info.Snapshots[len(info.Snapshots)-1], 10)
 	begin := time.Now()
 	if err := exec.CommandContext(ctx, b.refault, "replay", b.rec, "--to", at).Run(); err != nil {
 		return fmt.Errorf("refault replay --to %s: %w", at, err)
 	}
 	fmt.Fprintf(out, "Opening it and restoring the last snapshot, as a whole program: %.2f s.\n", time.Since(begin).Seconds())
+	return nil
+}
+
+// campaign tells what a trial of 10^7 steps takes, by the difference of two campaigns.
+func (b *bench) campaign(ctx context.Context, out io.Writer, at uint64) error {
+	const few, many, steps, targetMs = 10, 110, 10_000_000, 20
+	var times []float64
+	for _, n := range []int{few, many} {
+		begin := time.Now()
+		fault := fmt.Sprintf("reg:name={rax|rcx|rdx|rsi|rdi},bit={0..63}@step:{%d..%d}", at, at+steps-1)
+		if err := exec.CommandContext(ctx, b.refault, "campaign", b.rec, "--at", strconv.FormatUint(at, 10), "--steps", strconv.Itoa(steps),
+			"--count", strconv.Itoa(n), "--fault", fault).Run(); err != nil {
+			return fmt.Errorf("refault campaign: %w", err)
+		}
+		times = append(times, time.Since(begin).Seconds())
+	}
+	ms := (times[1] - times[0]) / (many - few) * 1000
+	verdict := "reached"
+	if ms > targetMs {
+		verdict = "SHORT"
+	}
+	fmt.Fprintf(out, "A trial of 10^7 instructions in a campaign: %.1f ms, target %d: %s.\n", ms, targetMs, verdict)
 	return nil
 }

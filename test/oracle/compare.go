@@ -31,6 +31,8 @@ type bench struct {
 	p   *processor
 	g   *guest
 	amd bool
+	// noBase: RDGSBASE is not enabled.
+	noBase bool
 }
 
 // newBench returns a bench for the interpreter, or for the translator.
@@ -44,7 +46,7 @@ func newBench(translate bool) (*bench, error) {
 		g.close()
 		return nil, err
 	}
-	return &bench{p, g, amd()}, nil
+	return &bench{p: p, g: g, amd: amd()}, nil
 }
 
 func (b *bench) close() error {
@@ -303,9 +305,13 @@ func (f fault) String() string {
 func (c *testCase) report(diffs []difference) string {
 	var b strings.Builder
 	f := x86.Forms()[c.form]
-	fmt.Fprintf(&b, "%s (%s), %d-bit code: % x\n", f.Syntax, f.Enc, 8*c.mode, c.code)
+	show := func(code []byte, at uint64) string {
+		text, _ := x86.Disassemble(code, c.mode, at, nil)
+		return fmt.Sprintf("% x  %s", code, text)
+	}
+	fmt.Fprintf(&b, "%s (%s), %d-bit code: %s\n", f.Syntax, f.Enc, 8*c.mode, show(c.code, c.at))
 	if c.before != nil {
-		fmt.Fprintf(&b, "  after: % x\n", c.before)
+		fmt.Fprintf(&b, "  after: %s\n", show(c.before, c.state.RIP))
 	}
 	fmt.Fprintf(&b, "  again: -oracle.run='^%s$' -oracle.case=%d\n", formName(c.form), c.seed)
 	fmt.Fprintf(&b, "  operand size %d, address size %d", c.in.OpSize, c.in.AddrSize)
@@ -357,4 +363,20 @@ func (c *testCase) reads(r uint8) bool {
 func formName(form uint16) string {
 	f := x86.Forms()[form]
 	return strings.NewReplacer(" ", "_", "/", "", ":", "", "+", "", "=", "").Replace(f.Enc + "_" + f.Syntax)
+}
+
+// fault executes code of a mode on the processor, with all registers pointing to data, and returns the exception that it raised.
+func (b *bench) fault(mode int, code []byte) fault {
+	c := &testCase{mode: mode, at: codeAddr + 0x400}
+	end := c.at + uint64(len(code))
+	st := &c.state
+	st.RIP, st.RFLAGS = c.at, x86.Flag1|x86.FlagIF
+	for i := range st.Regs {
+		st.Regs[i] = dataAddr + 0x1000
+	}
+	st.FX[0], st.FX[1] = 0x7f, 3
+	st.FX[24], st.FX[25] = 0x80, 0x1f
+	code = append(append([]byte(nil), code...), b.p.pad(0, end, mode)...)
+	copy(b.p.at(c.at, len(code)), code)
+	return b.p.run(st, mode).Fault
 }

@@ -18,6 +18,7 @@ type engine interface{ Run(until uint64) }
 type guest struct {
 	c        *x86.CPU
 	e        engine
+	in       *interp.Engine
 	jit      *jit.Engine // or nil
 	ram      *mem.RAM
 	mem      []byte // the mapped span
@@ -113,7 +114,7 @@ func newGuest(translate bool) (*guest, error) {
 	c.FlushTLB()
 	g.template = *c.State
 	in := interp.New(c)
-	g.e = in
+	g.in, g.e = in, in
 	if translate {
 		if g.jit, err = jit.New(c, in); err != nil {
 			return nil, errors.Join(err, g.close())
@@ -165,6 +166,10 @@ func (g *guest) run(t *testCase) (out state) {
 		c.Seg[x86.DS], c.Seg[x86.ES] = segment(selUserDS), segment(selUserDS)
 	}
 	c.ModeChanged()
+	g.in.Trace = nil
+	if t.careful {
+		g.in.Trace = func(*x86.Inst) {}
+	}
 
 	chunk := func() uint64 { return max(1, min(t.chunk, c.Regs[x86.RCX]&t.in.AddrMask)) }
 	until := c.Step + chunk()

@@ -95,7 +95,7 @@ func TestInvalidInstructionsAreInvalid(t *testing.T) {
 						continue
 					}
 					tried++
-					if f := b.fault(code); !f.Raised || f.Vec != x86.VecUD {
+					if f := b.fault(8, code); !f.Raised || f.Vec != x86.VecUD {
 						t.Errorf("% x: ours raises #UD, the processor %v", code[:len(code)-11], f)
 					}
 				}
@@ -112,20 +112,4 @@ func notAnOpcode(b byte) bool {
 		return true
 	}
 	return b&0xf0 == 0x40
-}
-
-// fault executes code, with all registers pointing to data, and returns the exception that it raised.
-func (b *bench) fault(code []byte) fault {
-	c := &testCase{mode: 8, at: codeAddr + 0x400}
-	end := c.at + uint64(len(code))
-	st := &c.state
-	st.RIP, st.RFLAGS = c.at, x86.Flag1|x86.FlagIF
-	for i := range st.Regs {
-		st.Regs[i] = dataAddr + 0x1000
-	}
-	st.FX[0], st.FX[1] = 0x7f, 3
-	st.FX[24], st.FX[25] = 0x80, 0x1f
-	code = append(append([]byte(nil), code...), b.p.pad(0, end, 8)...)
-	copy(b.p.at(c.at, len(code)), code)
-	return b.p.run(st, 8).Fault
 }

@@ -20,6 +20,20 @@ func amd() bool {
 	return b == 0x68747541 // "Auth"
 }
 
+// missing names an instruction-set extension that our model claims and this processor does not have, or is empty.
+func missing() string {
+	_, _, c, _ := cpuid(1, 0)
+	for _, x := range []struct {
+		bit  int
+		name string
+	}{{0, "SSE3"}, {9, "SSSE3"}, {13, "CMPXCHG16B"}, {19, "SSE4.1"}, {20, "SSE4.2"}, {23, "POPCNT"}, {27, "XSAVE"}} {
+		if c>>x.bit&1 == 0 {
+			return x.name
+		}
+	}
+	return ""
+}
+
 // vendorDiffers says why a case is not run on the processor, or nothing.
 func vendorDiffers(c *testCase, isAMD bool) string {
 	in := &c.in
@@ -36,6 +50,9 @@ func vendorDiffers(c *testCase, isAMD bool) string {
 		return "whether an operand wraps around at 64 KiB, processors differ"
 	}
 	if !isAMD {
+		if x86.Forms()[c.form].Attr&x86.IsMMX != 0 && in.Opcode == 0x2a && in.IsMem {
+			return "whether CVTPI2PS of memory changes to the MMX registers, processors differ"
+		}
 		return ""
 	}
 	switch in.Op {

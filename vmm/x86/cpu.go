@@ -70,6 +70,8 @@ type CPU struct {
 	area *area
 	mmu  mmu
 
+	// switched is set once the task that an exception, a far transfer or IRET switches to is the running one.
+	switched bool
 	// stackError is the error code of a #SS while the stack of another privilege level is being filled: its selector.
 	stackError uint32
 	observer   *Observer

@@ -13,6 +13,7 @@
 //	mmu.go              page walks and the TLB, which is always coherent
 //	access*.go          loads and stores at linear addresses
 //	segment.go          segment registers, far transfers
+//	task.go             hardware task switching, virtual-8086 mode
 //	exception.go        delivery of exceptions and interrupts
 //	msr.go, cpuid.go    model-specific registers and CPUID
 //

@@ -93,12 +93,14 @@ func (c *CPU) tryDeliver(e Exception) (ok bool) {
 			if !IsFault(r) {
 				panic(r)
 			}
-			cr2, step, mc := c.CR2, c.Step, c.MCPending
-			activity := c.Activity
-			*c.State = saved
-			c.CR2, c.Step, c.MCPending = cr2, step, mc
-			if activity == Shutdown {
-				c.Activity = Shutdown
+			if !c.switched { // what comes after the commit point of a task switch is the new task's
+				cr2, step, mc := c.CR2, c.Step, c.MCPending
+				activity := c.Activity
+				*c.State = saved
+				c.CR2, c.Step, c.MCPending = cr2, step, mc
+				if activity == Shutdown {
+					c.Activity = Shutdown
+				}
 			}
 			c.ModeChanged()
 			ok, c.Delivering = false, false
@@ -110,7 +112,7 @@ func (c *CPU) tryDeliver(e Exception) (ok bool) {
 			}
 		}
 	}()
-	c.Delivering = true
+	c.Delivering, c.switched = true, false
 	if c.Activity == Halted {
 		c.Activity = Active
 	}
@@ -245,7 +247,7 @@ func (c *CPU) deliverProtected(e Exception, flags uint64) {
 		c.RaiseErr(VecNP, idtErr)
 	}
 	if typ == 5 {
-		c.taskGate(uint16(d.raw>>16), e)
+		c.taskGate(uint16(d.raw>>16), e, flags)
 		return
 	}
 	size := 4

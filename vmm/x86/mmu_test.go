@@ -30,7 +30,8 @@ func (nullBus) Random(*CPU) uint64                  { return 0 }
 const (
 	mmuRAM    = 4 << 20
 	mmuTables = 0x100000 // pages that are tables, of any level, some of them of several
-	mmuCount  = 12
+	mmuCount  = 13
+	mmuRoot2  = 12 // a second root: its upper half is that of the first
 )
 
 type mmuTest struct {
@@ -38,6 +39,8 @@ type mmuTest struct {
 	c    *CPU
 	copy []byte // of RAM, for the reference
 	log  []string
+	// tree: each table serves one level and one place, as in a kernel; otherwise any table serves anywhere.
+	tree bool
 }
 
 func newMMUTest(t *testing.T, seed uint64) *mmuTest {
@@ -51,7 +54,7 @@ func newMMUTest(t *testing.T, seed uint64) *mmuTest {
 	}
 	ram.OnWrite = c.NoteWrite
 	t.Cleanup(func() { c.Close(); ram.Close() })
-	m := &mmuTest{Rand: rand.New(rand.NewPCG(seed, 7)), c: c, copy: make([]byte, mmuRAM)}
+	m := &mmuTest{Rand: rand.New(rand.NewPCG(seed, 7)), c: c, copy: make([]byte, mmuRAM), tree: seed%2 == 1}
 	for i := range m.copy {
 		m.copy[i] = byte(i>>12*7 + i)
 	}
@@ -66,7 +69,7 @@ func newMMUTest(t *testing.T, seed uint64) *mmuTest {
 	c.CR3 = mmuTables
 	c.ModeChanged()
 	c.FlushTLB()
-	for range 200 {
+	for range 400 {
 		m.changeEntry()
 	}
 	return m
@@ -80,16 +83,49 @@ func (m *mmuTest) note(format string, args ...any) {
 func (m *mmuTest) index() uint64 { return [...]uint64{0, 1, 2, 255, 256, 511}[m.IntN(6)] }
 
 func (m *mmuTest) va() uint64 {
-	va := signExtend48(m.index()<<39 | m.index()<<30 | m.index()<<21 | m.index()<<12 | uint64(m.IntN(mem.PageSize)))
+	va := m.index()<<39 | m.index()<<30 | m.index()<<21 | m.index()<<12
+	if m.tree && m.IntN(10) != 0 { // where there are tables
+		va = uint64(m.IntN(2))*511<<39 | uint64(m.IntN(2))<<30 | uint64(m.IntN(2))<<21 | uint64(m.IntN(3))<<12
+	}
+	va = signExtend48(va | uint64(m.IntN(mem.PageSize)))
 	if m.IntN(8) == 0 {
 		va |= 0xff0 + uint64(m.IntN(16)) // across the border
 	}
 	return va
 }
 
-func (m *mmuTest) entry() uint64 {
+// entry makes an entry for the slot at pa, if that is known.
+func (m *mmuTest) entry(pa uint64) uint64 {
 	e := mmuTables + uint64(m.IntN(mmuCount))<<12
-	switch m.IntN(4) {
+	kind := m.IntN(4)
+	if m.tree {
+		// Table 0 is the root, of which slot 0 and 511 have tables 1 and 2; those have 3 to 6, and those 7 to 11.
+		switch page, slot := (pa-mmuTables)>>12, pa>>3&511; {
+		case page == mmuRoot2 && slot == 0:
+			e, kind = mmuTables+2<<12, 3
+		case page == mmuRoot2 && slot == 511:
+			e, kind = mmuTables+2<<12, 3
+		case page >= 7:
+			if kind != 3 { // mostly data; else a table, to be written as data
+				kind = 0
+			}
+		case slot <= 1 || slot == 511:
+			first := 2*page + 1 // of a binary tree
+			if slot == 511 || slot == 1 && page != 0 {
+				first++
+			}
+			e = mmuTables + min(first, mmuRoot2-1)<<12
+			if first >= mmuRoot2 {
+				kind = 1
+			}
+			if page < 3 || m.IntN(4) != 0 {
+				kind = 3
+			}
+		default:
+			kind = m.IntN(2)
+		}
+	}
+	switch kind {
 	case 0: // a page of data
 		e = 0x200000 + uint64(m.IntN(64))<<12
 	case 1: // a large page, perhaps with a reserved bit
@@ -114,7 +150,10 @@ func (m *mmuTest) entry() uint64 {
 // changeEntry changes an entry in physical memory, as a device would, or part of one.
 func (m *mmuTest) changeEntry() {
 	pa := mmuTables + uint64(m.IntN(mmuCount))<<12 + m.index()*8
-	b := binary.LittleEndian.AppendUint64(nil, m.entry())
+	if m.tree && len(m.log) > 1000 && m.IntN(20) != 0 { // mostly the last level
+		pa = mmuTables + uint64(7+m.IntN(5))<<12 + uint64(m.IntN(3))*8
+	}
+	b := binary.LittleEndian.AppendUint64(nil, m.entry(pa))
 	if m.IntN(6) == 0 {
 		k := m.IntN(8)
 		b, pa = b[k:], pa+uint64(k)
@@ -122,6 +161,18 @@ func (m *mmuTest) changeEntry() {
 	m.note("physical %#x: % x", pa, b)
 	m.c.RAM.WriteAt(b, pa)
 	copy(m.copy[pa:], b)
+	if other := uint64(mmuTables + mmuRoot2<<12); m.tree && pa&0xfff >= 2048 {
+		switch {
+		case pa>>12 == mmuTables>>12:
+			other += pa & 0xfff
+		case pa>>12 == other>>12:
+			other = mmuTables + pa&0xfff
+		default:
+			return
+		}
+		m.c.RAM.WriteAt(b, other)
+		copy(m.copy[other:], b)
+	}
 }
 
 // walk is the reference (SDM Vol. 3A 4.5 to 4.7): physical address, or error code.
@@ -259,19 +310,28 @@ func (m *mmuTest) actual(va uint64, n int, kind Access, v uint64) (a access) {
 
 func (m *mmuTest) step(t *testing.T) {
 	c := m.c
-	switch k := m.IntN(100); {
+	k := m.IntN(100)
+	if m.tree && k >= 16 && m.IntN(8) != 0 {
+		k = 99 // fewer of what flushes
+	}
+	switch {
 	case k < 12:
 		m.changeEntry()
 	case k < 14:
 		c.CPL ^= 3
 		m.note("CPL %d", c.CPL)
 		c.ModeChanged()
+	case k < 15 && m.tree && m.IntN(4) == 0:
+		m.adopt(t)
 	case k < 15:
 		c.RFLAGS ^= FlagAC
 		m.note("flags %#x", c.RFLAGS)
 		c.ModeChanged()
 	case k < 16:
 		root := mmuTables + uint64(m.IntN(4))<<12
+		if m.tree {
+			root = mmuTables + uint64(m.IntN(2)*mmuRoot2)<<12
+		}
 		m.note("CR3 %#x", root)
 		m.writeCR(3, root)
 	case k < 17:
@@ -290,18 +350,51 @@ func (m *mmuTest) step(t *testing.T) {
 		va, n, kind := m.va(), 1<<m.IntN(4), Access(m.IntN(3))
 		v := m.Uint64()
 		if m.IntN(2) == 0 {
-			v = m.entry()
+			v = m.entry(uint64(m.IntN(mmuRAM)))
 		}
 		if kind == Fetch {
 			n = 1
 		}
-		want := m.reference(va, n, kind, v)
-		got := m.actual(va, n, kind, v)
-		m.note("access %d of %d at %#x: %+v", kind, n, va, want)
-		if want != got {
-			t.Fatalf("access %d of %d bytes at %#x: %+v, by the tables %+v; before that:\n%v", kind, n, va, got, want, m.log[max(0, len(m.log)-12):])
-		}
+		m.access(t, va, n, kind, v)
 	}
+}
+
+func (m *mmuTest) access(t *testing.T, va uint64, n int, kind Access, v uint64) {
+	t.Helper()
+	want := m.reference(va, n, kind, v)
+	got := m.actual(va, n, kind, v)
+	m.note("access %d of %d at %#x: %+v", kind, n, va, want)
+	if want != got {
+		t.Fatalf("access %d of %d bytes at %#x: %+v, by the tables %+v; before that:\n%v", kind, n, va, got, want, m.log[max(0, len(m.log)-12):])
+	}
+}
+
+// adopt makes a table of a page of data, as a kernel does, through a mapping that was just used to write to it,
+// and changes it through the same mapping when it has been walked.
+func (m *mmuTest) adopt(t *testing.T) {
+	const all = pteP | pteW | pteU
+	put := func(pa, e uint64) {
+		b := binary.LittleEndian.AppendUint64(nil, e)
+		m.c.RAM.WriteAt(b, pa)
+		copy(m.copy[pa:], b)
+	}
+	table := 0x200000 + uint64(m.IntN(64))<<12
+	m.note("adopt %#x", table)
+	m.c.CPL = 0
+	m.c.ModeChanged()
+	const pd, pt = mmuTables + 3<<12, mmuTables + 7<<12
+	put(m.c.CR3&pteAddr, (mmuTables+1<<12)|all)
+	put(mmuTables+1<<12, pd|all)
+	put(pd, pt|all)
+	put(pt+5*8, table|all)
+	const window, under = 5 << 12, 3 << 21
+	m.access(t, window, 8, Write, 0x200000|all)
+	put(pd+3*8, table|all)
+	for range 3 {
+		m.access(t, under, 8, Access(m.IntN(2)), 0)
+		m.access(t, window, 8, Write, 0x200000+uint64(m.IntN(64))<<12|all)
+	}
+	m.access(t, under, 8, Read, 0)
 }
 
 // writeCR writes a control register as ring 0 does.

@@ -39,11 +39,13 @@ func (d descriptor) segment(sel uint16) Segment {
 
 // loadSys reads n bytes of a system structure at linear address la.
 func (c *CPU) loadSys(la uint64, n int) (v uint64) {
+	la = c.wrap(la)
 	c.asSupervisor(func() { v = c.Load(la, n) })
 	return v
 }
 
 func (c *CPU) storeSys(la uint64, v uint64, n int) {
+	la = c.wrap(la)
 	c.asSupervisor(func() { c.Store(la, v, n) })
 }
 
@@ -98,13 +100,13 @@ func selError(sel uint16) uint32 { return uint32(sel &^ 3) }
 // LoadSegment loads ES, SS, DS, FS or GS as MOV and POP do (SDM Vol. 2B, MOV).
 func (c *CPU) LoadSegment(seg int, sel uint16) {
 	if !c.ProtectedMode() {
+		if c.RFLAGS&FlagVM != 0 {
+			c.loadVM86(seg, sel)
+			return
+		}
 		s := &c.Seg[seg]
 		s.Sel, s.Base = sel, uint64(sel)<<4
-		if c.RFLAGS&FlagVM != 0 {
-			s.Limit, s.Attr = 0xffff, SegPresent|SegS|SegDPL|SegTypeWritable|SegTypeAccessed
-		} else {
-			s.Attr |= SegPresent
-		}
+		s.Attr |= SegPresent
 		return
 	}
 	if sel&^3 == 0 {
@@ -196,7 +198,9 @@ func (c *CPU) JumpFar(sel uint16, off uint64) {
 	}
 	d, _ := c.farTarget(sel)
 	if d.isSystem() {
-		c.gateJump(sel, d)
+		if !c.farTask(sel, d, taskJump) {
+			c.gateJump(sel, d)
+		}
 		return
 	}
 	c.checkCode(sel, d)
@@ -302,7 +306,9 @@ func (c *CPU) CallFar(sel uint16, off uint64, size int) {
 	}
 	d, _ := c.farTarget(sel)
 	if d.isSystem() {
-		c.gateCall(sel, d)
+		if !c.farTask(sel, d, taskNest) {
+			c.gateCall(sel, d)
+		}
 		return
 	}
 	c.checkCode(sel, d)
@@ -521,10 +527,11 @@ func (c *CPU) returnTo(sel uint16, off uint64, size, at int, extra uint64, iret 
 // Iret executes IRET with an operand size of size bytes (SDM Vol. 2A, IRET).
 func (c *CPU) Iret(size int) {
 	if !c.ProtectedMode() {
+		c.CheckVM86()
 		off, sel, f := c.Peek(0, size), uint16(c.Peek(size, size)), c.Peek(2*size, size)
 		c.realCS(sel, off)
 		c.SetSP(c.Regs[RSP] + uint64(3*size))
-		c.setFlags(f, size, 0)
+		c.setFlags(f, size, c.CPL)
 		c.NMIBlocked = false
 		return
 	}
@@ -532,7 +539,8 @@ func (c *CPU) Iret(size int) {
 		if c.LongMode() {
 			c.RaiseErr(VecGP, 0)
 		}
-		c.taskReturn()
+		c.NMIBlocked = false
+		c.iretTask()
 		return
 	}
 	off, sel, f := c.Peek(0, size), uint16(c.Peek(size, size)), c.Peek(2*size, size)
@@ -546,6 +554,9 @@ func (c *CPU) Iret(size int) {
 	cpl := c.CPL
 	c.returnTo(sel, off, size, 3*size, 0, &f)
 	c.setFlags(f, size, cpl)
+	if cpl == 0 && size >= 4 {
+		c.RFLAGS = c.RFLAGS&^(FlagVIF|FlagVIP) | f&(FlagVIF|FlagVIP)
+	}
 	c.NMIBlocked = false
 	c.Attention = true
 }

@@ -5,14 +5,11 @@ import "refault/vmm/mem"
 // System instructions that are more than a register move.
 
 // SetFlags executes POPF with an operand of size bytes.
-func (c *CPU) SetFlags(f uint64, size int) { c.setFlags(f, size, c.flagsPrivilege()) }
-
-// flagsPrivilege is the privilege level at which POPF and IRET load flags: real mode has all.
-func (c *CPU) flagsPrivilege() uint8 {
-	if !c.ProtectedMode() {
-		return 0
+func (c *CPU) SetFlags(f uint64, size int) {
+	c.setFlags(f, size, c.CPL)
+	if size >= 4 && c.RFLAGS&FlagVM == 0 {
+		c.RFLAGS &^= FlagVIF | FlagVIP
 	}
-	return c.CPL
 }
 
 // LoadLDT executes LLDT.
@@ -182,7 +179,7 @@ func (c *CPU) Sysret(size int) {
 // Sysenter executes SYSENTER (SDM Vol. 2B).
 func (c *CPU) Sysenter() {
 	sel := uint16(c.SysenterCS) &^ 3
-	if !c.ProtectedMode() || sel == 0 {
+	if c.CR0&CR0PE == 0 || sel == 0 {
 		c.RaiseErr(VecGP, 0)
 	}
 	if c.SystemCall != nil {
@@ -224,8 +221,8 @@ func (c *CPU) Sysexit(size int) {
 
 // CheckPort raises #GP(0) unless IOPL or the TSS allows an access of n bytes to port (SDM Vol. 1 19.5).
 func (c *CPU) CheckPort(port uint16, n int) {
-	if !c.ProtectedMode() || uint64(c.CPL) <= c.RFLAGS&FlagIOPL>>12 {
-		return
+	if c.RFLAGS&FlagVM == 0 && uint64(c.CPL) <= c.RFLAGS&FlagIOPL>>12 {
+		return // in virtual-8086 mode the map alone decides
 	}
 	t := &c.Seg[TR]
 	if t.Attr&SegPresent == 0 || t.Attr&8 == 0 || t.Limit < 103 {

@@ -121,6 +121,10 @@ type Fault struct {
 	// drive does that remaps it.
 	UntilRewritten bool
 	Hits           uint64 // commands it has hit
+	// Every makes it hit only each n-th of the commands that it could; zero is one. Chance makes it a matter of luck, with a
+	// probability of Chance/2^32 (zero: always), drawn from Random, which is the state of a generator (splitmix64).
+	Every, Chance, Random uint64
+	Occasions             uint64 // commands that it could have hit
 
 	ExtraNs uint64 // FaultSlow
 	Offset  uint32 // FaultWrong
@@ -223,10 +227,26 @@ func (d *Drive) planFaults(c *command) {
 		case f.Ops&c.ops == 0:
 		case f.Kind == FaultICRC && !(c.dma() && d.transfer&transferUDMA != 0):
 		case c.moves() && (f.LBA >= d.lba+uint64(d.left) || d.lba >= f.LBA+f.Count):
-		default:
+		case f.strikes():
 			d.plan = append(d.plan, Planned{Fault: f.clone()})
 		}
 	}
+}
+
+// strikes counts a command that the fault could hit, and reports whether it does.
+func (f *Fault) strikes() bool {
+	f.Occasions++
+	if f.Every > 1 && f.Occasions%f.Every != 0 {
+		return false
+	}
+	if f.Chance == 0 {
+		return true
+	}
+	f.Random += 0x9e3779b97f4a7c15
+	z := f.Random
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return (z^z>>31)>>32 < f.Chance
 }
 
 // hit counts a planned fault that shows, once a command.

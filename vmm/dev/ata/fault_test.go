@@ -2,6 +2,7 @@ package ata
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -405,5 +406,39 @@ func TestKindNames(t *testing.T) {
 	}
 	if _, ok := ParseFaultKind("flood"); ok {
 		t.Error("flood is a kind of disk fault")
+	}
+}
+
+func TestFaultEveryNth(t *testing.T) {
+	b := newBench(t)
+	b.fault(Fault{ID: 1, Kind: FaultUNC, Ops: OpRead, LBA: 7, Count: 1, Every: 3})
+	for i := 1; i <= 7; i++ {
+		want := uint8(statusReady)
+		if i%3 == 0 {
+			want |= statusERR
+		}
+		b.want(fmt.Sprint("read ", i), b.dma(false, false, 7, 1), want)
+	}
+	b.want("another sector", b.dma(false, false, 8, 1), statusReady)
+	if f := b.drive().Faults()[0]; f.Occasions != 7 || f.Hits != 2 {
+		t.Errorf("%d occasions, %d hits", f.Occasions, f.Hits)
+	}
+}
+
+func TestFaultByChance(t *testing.T) {
+	hits := func(seed uint64) (s string) {
+		b := newBench(t)
+		b.fault(Fault{ID: 1, Kind: FaultUNC, Ops: OpRead, LBA: 7, Count: 1, Chance: 1 << 30, Random: seed})
+		for range 40 {
+			s += fmt.Sprint(b.dma(false, false, 7, 1) & statusERR)
+		}
+		return s
+	}
+	a := hits(1)
+	if a != hits(1) || a == hits(2) {
+		t.Error("the draws are not those of the seed")
+	}
+	if n := strings.Count(a, "1"); n < 3 || n > 18 {
+		t.Errorf("%d of 40 with a chance of a quarter", n)
 	}
 }

@@ -31,6 +31,7 @@ func always(h x86.Handler) selector { return func(*x86.Inst) x86.Handler { retur
 type block struct {
 	off   uint64 // offset into RAM of the first
 	mode  uint8
+	bytes uint32
 	insts []x86.Inst
 }
 
@@ -246,11 +247,14 @@ func (e *Engine) lookup() *block {
 	}
 	mode := uint8(e.c.CodeSize())
 	slot := &e.cache[(off^uint64(mode)<<13)%cacheSize]
-	if b := *slot; b != nil && b.off == off && b.mode == mode {
-		return b
+	b := *slot
+	if b == nil || b.off != off || b.mode != mode {
+		b = e.decode(off, mode)
+		*slot = b
 	}
-	b := e.decode(off, mode)
-	*slot = b
+	if mode != 8 && b != nil && uint64(e.c.Seg[x86.CS].Limit)-e.c.Regs[x86.RIP] < uint64(b.bytes-1) {
+		return nil // decoded in a larger segment
+	}
 	return b
 }
 
@@ -287,6 +291,7 @@ func (e *Engine) decode(off uint64, mode uint8) *block {
 		attr := x86.Forms()[in.Form].Attr
 		in.Fn = bind(&in, attr)
 		b.insts = append(b.insts, in)
+		b.bytes += uint32(in.Len)
 		code = code[in.Len:]
 		if attr&x86.EndBlock != 0 || attr&x86.RepOK != 0 && in.Prefix&(x86.PrefixRep|x86.PrefixRepne) != 0 {
 			break
@@ -315,6 +320,9 @@ func bind(in *x86.Inst, attr x86.Attr) x86.Handler {
 	if attr&x86.Priv != 0 {
 		return func(c *x86.CPU, in *x86.Inst) {
 			if c.CPL != 0 {
+				if in.Op == x86.OpLLDT || in.Op == x86.OpLTR {
+					protectedOnly(c) // virtual-8086 mode does not have them
+				}
 				c.RaiseErr(x86.VecGP, 0)
 			}
 			h(c, in)

@@ -618,3 +618,16 @@ func TestLegacyPaging(t *testing.T) {
 		r.want(x86.VecGP, 0, 0)
 	})
 }
+
+// TestCodeSegmentLimit: code that was decoded where the segment was larger still ends where the segment does.
+func TestCodeSegmentLimit(t *testing.T) {
+	r := newLegacyRig(t)
+	r.protected()
+	r.kernel(0x40, 0x41, 0x42) // inc eax; inc ecx; inc edx
+	r.step(3)
+	r.kernel(0x40, 0x41, 0x42)
+	r.c.Seg[x86.CS].Limit = legCode + 1
+	r.step(4)
+	r.want(x86.VecGP, 0, 2)
+	r.wantRegs("two of three", map[int]uint64{x86.RAX: 2, x86.RCX: 2, x86.RDX: 0x50655})
+}

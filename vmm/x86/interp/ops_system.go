@@ -87,7 +87,7 @@ func hlt(c *x86.CPU, _ *x86.Inst) {
 
 // mayMask raises #GP(0) unless CPL is within IOPL.
 func mayMask(c *x86.CPU) {
-	if c.ProtectedMode() && uint64(c.CPL) > c.RFLAGS&x86.FlagIOPL>>12 {
+	if uint64(c.CPL) > c.RFLAGS&x86.FlagIOPL>>12 {
 		gp0(c)
 	}
 }
@@ -107,10 +107,12 @@ func sti(c *x86.CPU, _ *x86.Inst) {
 }
 
 func pushf(c *x86.CPU, in *x86.Inst) {
+	c.CheckVM86()
 	c.Push(c.Flags()&^(x86.FlagVM|x86.FlagRF), int(in.OpSize))
 }
 
 func popf(c *x86.CPU, in *x86.Inst) {
+	c.CheckVM86()
 	n := int(in.OpSize)
 	f := c.Pop(n)
 	rf := c.RFLAGS & x86.FlagRF
@@ -118,7 +120,11 @@ func popf(c *x86.CPU, in *x86.Inst) {
 	c.RFLAGS = c.RFLAGS&^x86.FlagRF | rf
 }
 
-func intN(c *x86.CPU, in *x86.Inst) { c.Soft(uint8(in.Imm)) }
+func intN(c *x86.CPU, in *x86.Inst) {
+	c.CheckVM86()
+	c.Soft(uint8(in.Imm))
+}
+
 func int3(c *x86.CPU, _ *x86.Inst)  { c.Soft(x86.VecBP) }
 func int1(c *x86.CPU, _ *x86.Inst)  { c.Deliver(x86.Exception{Vec: x86.VecDB}) }
 func into(c *x86.CPU, _ *x86.Inst) {

@@ -154,6 +154,9 @@ func (t *translator) alu(op, size int) bool {
 		if !cmp {
 			done()
 		}
+		t.wrote(flagsAll)
+		t.rememberALU(op, size, rm, 0, true, v)
+		return true
 	case kind == 'E':
 		if in.IsMem {
 			m, ok := t.guest(in, size, !cmp, false)
@@ -170,6 +173,9 @@ func (t *translator) alu(op, size int) bool {
 		if !cmp {
 			done()
 		}
+		t.wrote(flagsAll)
+		t.rememberALU(op, size, rm, in.Reg, false, 0)
+		return true
 	default: // G, E
 		if in.IsMem {
 			m, ok := t.guest(in, size, false, false)
@@ -190,9 +196,30 @@ func (t *translator) alu(op, size int) bool {
 		if !cmp {
 			done()
 		}
+		t.wrote(flagsAll)
+		t.rememberALU(op, size, in.Reg, rm, false, 0)
+		return true
 	}
 	t.wrote(flagsAll)
 	return true
+}
+
+// rememberALU notes how the flags of an operation between registers, or with an immediate, can be had once more.
+func (t *translator) rememberALU(op, size int, a, b uint8, immediate bool, imm int32) {
+	switch op {
+	case 7:
+		t.remember(againCmp, size, a, b, immediate, imm)
+	case 1, 4, 6: // the result says it all
+		t.remember(againTest, size, a, a, false, 0)
+	case 0, 5:
+		if size >= 4 && (immediate || a != b) {
+			kind := againAdd
+			if op == 5 {
+				kind = againSub
+			}
+			t.remember(kind, size, a, b, immediate, imm)
+		}
+	}
 }
 
 func (t *translator) test(size int) bool {
@@ -214,6 +241,11 @@ func (t *translator) test(size int) bool {
 			a.ext(ins{op: 0xf6 | wide(size), size: size}, 0, t.src(rm, hRAX))
 		}
 		a.imm(v, size)
+		t.wrote(flagsAll)
+		if !in.IsMem {
+			t.remember(againTest, size, rm, 0, true, v)
+		}
+		return true
 	} else if in.IsMem {
 		m, ok := t.guest(in, size, false, false)
 		if !ok {
@@ -223,6 +255,9 @@ func (t *translator) test(size int) bool {
 	} else {
 		r := t.src(rm, hR10)
 		a.rr(ins{op: 0x84 | wide(size), size: size}, t.src(in.Reg, hRAX), r)
+		t.wrote(flagsAll)
+		t.remember(againTest, size, rm, in.Reg, false, 0)
+		return true
 	}
 	t.wrote(flagsAll)
 	return true
@@ -1097,6 +1132,10 @@ func (t *translator) branch() bool {
 	}
 	switch in.Op {
 	case x86.OpJCC:
+		if in.side {
+			return t.sideExit()
+		}
+		t.compute()
 		cc := in.Opcode & 15
 		exact := t.fl.host && classExact[t.fl.class]&condFlags[cc>>1&7] == condFlags[cc>>1&7]
 		if exact && !t.fl.mem {

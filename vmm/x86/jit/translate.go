@@ -53,17 +53,38 @@ var classExact = [...]uint8{flagsAll: fAll, flagsMul: fCF | fOF, flagsShift1: fA
 // condFlags are the flags that each pair of condition codes reads.
 var condFlags = [8]uint8{fOF, fCF, fZF, fCF | fZF, fSF, fPF, fSF | fOF, fSF | fOF | fZF}
 
-// flagState says where the guest's arithmetic flags are: in the host's register,
-// in memory, in both. In neither only while they are dead.
+// flagState says where the guest's arithmetic flags are: in the host's register, in
+// memory, in both; or nowhere, but to be had again by translator.again, from
+// registers that have not changed since. In none of these only while they are dead.
 type flagState struct {
-	host, mem bool
-	class     flagClass
+	host, mem, again bool
+	class            flagClass
+}
+
+// againKind says how flags are computed once more.
+type againKind uint8
+
+const (
+	againCmp  againKind = iota // cmp a, b
+	againTest                  // test a, b: also after an operation whose result a is, when all that counts is the result
+	againAdd                   // a is the sum of something and b
+	againSub                   // a is the difference of something and b
+)
+
+// again is what makes the flags of an instruction once more, from host registers a and b, or a and imm.
+type again struct {
+	kind againKind
+	size int
+	a, b int // b is hNone for an immediate
+	imm  int32
+	regs uint16 // the registers of the guest that it needs
 }
 
 type guestInst struct {
 	x86.Inst
 	attr x86.Attr
 	pos  uint16
+	side bool // a branch in the middle of the block
 }
 
 // translator translates one block.
@@ -79,10 +100,15 @@ type translator struct {
 	in   *guestInst
 	next uint64 // RIP behind it
 	fl   flagState
+	re   again  // good while fl.again
 	slow *label // of the instruction's exit, if it has one
-	id   int    // the exit
-	call bool   // it is one always
-	sse  bool   // the vector registers are loaded
+	lost bool   // the exit has to compute the flags first, by exitRe
+
+	exitRe      again
+	forgetAfter bool // the instruction changes what the flags would be computed from, and they are dead behind it
+	id          int  // the exit
+	call        bool // it is one always
+	sse         bool // the vector registers are loaded
 }
 
 // endsBlock are operations that end a block although the opcode table does not say so.
@@ -110,11 +136,15 @@ func (e *Engine) translate(rip, off uint64, mode uint8) *block {
 		}
 		pos += int(in.Len)
 		in.attr = x86.Forms()[in.Form].Attr
-		if in.attr&x86.EndBlock != 0 || endsBlock(in.Op) {
+		// A branch forwards is rather not taken: the block goes on, and the branch leaves it.
+		in.side = in.Op == x86.OpJCC && int64(in.Imm) > 0 && pos < len(code) && len(t.insts) < maxInsts
+		if !in.side && (in.attr&x86.EndBlock != 0 || endsBlock(in.Op)) {
 			break
 		}
 	}
-	if len(t.insts) == 0 {
+	if n := len(t.insts); n > 0 {
+		t.insts[n-1].side = false
+	} else {
 		return nil
 	}
 	b := &block{rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), entry: e.mem.used}
@@ -162,15 +192,20 @@ func (t *translator) emitBlock() {
 	for t.i = range t.insts {
 		t.in = &t.insts[t.i]
 		t.next = t.b.rip + uint64(t.in.pos) + uint64(t.in.Len)
-		t.slow, t.call = nil, false
+		t.slow, t.call, t.lost = nil, false, false
+		t.forgetAfter = false
+		t.keepFlags()
 		if !t.emit() {
 			t.leaveToInterpreter()
+		}
+		if t.forgetAfter {
+			t.fl.again = false
 		}
 		if t.slow != nil {
 			t.finishSlow()
 		}
 	}
-	if last := t.insts[t.b.n-1]; last.attr&x86.EndBlock == 0 && !endsBlock(last.Op) {
+	if last := &t.insts[t.b.n-1]; last.attr&x86.EndBlock == 0 && !endsBlock(last.Op) {
 		t.saveFlags()
 		t.link(t.next)
 	}
@@ -182,7 +217,11 @@ func (t *translator) emitBlock() {
 // slowExit returns the label of the exit that leaves the instruction to the
 // interpreter, and makes the guest's flags valid in memory for it.
 func (t *translator) slowExit() *label {
-	t.saveFlags()
+	if !t.fl.mem && t.fl.again {
+		t.lost, t.exitRe = true, t.re
+	} else {
+		t.saveFlags()
+	}
 	if t.slow == nil {
 		t.slow = newLabel()
 		t.id = t.exit(exit{kind: exitSlow, idx: uint8(t.i), pos: t.in.pos})
@@ -200,13 +239,17 @@ func (t *translator) leaveToInterpreter() {
 
 // finishSlow emits the exit of an instruction that has one, and where to go on behind it.
 func (t *translator) finishSlow() {
-	l, id, fl, sse := t.slow, t.id, t.fl, t.sse
+	l, id, fl, sse, lost, re := t.slow, t.id, t.fl, t.sse, t.lost, t.exitRe
 	t.e.exits[id].call, t.e.exits[id].vec = t.call, sse
 	after := &label{at: len(t.a.b)}
-	end := t.in.attr&x86.EndBlock != 0 || endsBlock(t.in.Op)
+	end := (t.in.attr&x86.EndBlock != 0 || endsBlock(t.in.Op)) && !t.in.side
 	t.cold = append(t.cold, func() {
 		a := &t.a
 		a.bind(l)
+		if lost {
+			t.fl, t.re = flagState{again: true}, re
+			t.saveFlags()
+		}
 		t.leave(id)
 		if end {
 			return
@@ -227,6 +270,7 @@ func (t *translator) needVectors() {
 	if t.sse {
 		return
 	}
+	t.saveFlags()
 	t.slowExit()
 	t.loadVectors(t.id)
 	t.clobbered()
@@ -249,11 +293,33 @@ func (t *translator) loadVectors(id int) {
 	})
 }
 
+// sideExit emits a branch that leaves the block in its middle.
+func (t *translator) sideExit() bool {
+	in := t.in
+	target := t.next + in.Imm
+	if in.OpSize != 8 || !x86.Canonical(target) {
+		return false
+	}
+	cc := t.cond(in.Opcode & 15)
+	way := newLabel()
+	t.a.jcc(cc, way)
+	fl, re, rest := t.fl, t.re, int32(int(t.b.n)-t.i-1)
+	t.cold = append(t.cold, func() {
+		t.a.bind(way)
+		t.fl, t.re = fl, re
+		t.saveFlags()
+		t.a.aluImm(0, 8, hBudget, rest)
+		t.link(target)
+	})
+	return true
+}
+
 // saveFlags makes the guest's flags valid in memory.
 func (t *translator) saveFlags() {
 	if t.fl.mem {
 		return
 	}
+	t.compute()
 	if !t.fl.host {
 		panic("BUG: dead flags are needed")
 	}
@@ -293,6 +359,124 @@ func (t *translator) saveFlags() {
 	t.fl.host = t.fl.host && keeps
 }
 
+// compute makes the flags once more where they are nowhere. It may use RAX.
+func (t *translator) compute() {
+	if t.fl.host || t.fl.mem || !t.fl.again {
+		return
+	}
+	a, d := &t.a, &t.re
+	op := func(n, r int) {
+		if d.b == hNone {
+			a.aluImm(n, d.size, r, d.imm)
+		} else {
+			a.rr(ins{op: uint32(n)<<3 | wide(d.size), size: d.size}, d.b, r)
+		}
+	}
+	switch d.kind {
+	case againCmp:
+		op(7, d.a)
+	case againTest:
+		if d.b == hNone {
+			a.ext(ins{op: 0xf6 | wide(d.size), size: d.size}, 0, d.a)
+			a.imm(d.imm, d.size)
+		} else {
+			a.rr(ins{op: 0x84 | wide(d.size), size: d.size}, d.b, d.a)
+		}
+	case againAdd:
+		a.mov(hRAX, d.a)
+		op(5, hRAX)
+		op(0, hRAX)
+	case againSub:
+		a.mov(hRAX, d.a)
+		op(0, hRAX)
+		op(5, hRAX)
+	}
+	t.fl.host, t.fl.class = true, flagsAll
+}
+
+// remember notes how the flags that were just written can be had once more: from
+// registers a and b of the guest, or from a and an immediate.
+func (t *translator) remember(kind againKind, size int, a uint8, b uint8, immediate bool, imm int32) {
+	if !mapped(a) || !immediate && !mapped(b) {
+		return
+	}
+	t.re = again{kind: kind, size: size, a: hostOf[a], b: hNone, imm: imm, regs: 1 << a}
+	if !immediate {
+		t.re.b = hostOf[b]
+		t.re.regs |= 1 << b
+	}
+	t.fl.again = true
+}
+
+// keepFlags looks at the next instruction: where it changes a register that the
+// flags would be computed from, they are saved, unless it writes or nobody wants them.
+func (t *translator) keepFlags() {
+	if !t.fl.again || t.fl.mem || regsWritten(t.in)&t.re.regs == 0 || writesFlags(t.in) {
+		return
+	}
+	if t.dead(t.i) {
+		t.forgetAfter = true // they are good for the instruction's own exit
+		return
+	}
+	if t.fl.host {
+		t.fl.again = false // the exit, if there is one, saves them from there
+		return
+	}
+	t.saveFlags()
+	t.fl.again = false
+}
+
+// writesFlags reports whether an instruction writes all flags, and not before it has done what could fail.
+func writesFlags(in *guestInst) bool {
+	switch in.Op {
+	case x86.OpADD, x86.OpOR, x86.OpADC, x86.OpSBB, x86.OpAND, x86.OpSUB, x86.OpXOR, x86.OpCMP, x86.OpTEST, x86.OpNEG,
+		x86.OpIMUL2, x86.OpIMUL3, x86.OpMUL, x86.OpIMUL1:
+		return true
+	}
+	return false
+}
+
+// regsWritten returns the general registers that an instruction may change.
+func regsWritten(in *guestInst) uint16 {
+	bit := func(g uint8) uint16 {
+		if g&x86.HighByte != 0 {
+			g &= 3
+		}
+		return 1 << (g & 15)
+	}
+	rm := uint16(0)
+	if !in.IsMem {
+		rm = bit(in.RM)
+	}
+	switch in.Op {
+	case x86.OpCMP, x86.OpTEST, x86.OpJCC, x86.OpNOP, x86.OpFENCE, x86.OpBT:
+		return 0
+	case x86.OpADD, x86.OpOR, x86.OpADC, x86.OpSBB, x86.OpAND, x86.OpSUB, x86.OpXOR, x86.OpMOV:
+		switch x86.FormOperands(in.Form)[0].Kind {
+		case 'G', 'Z':
+			return bit(in.Reg)
+		case 'a':
+			return 1 << x86.RAX
+		case 'E':
+			return rm
+		}
+		return 0 // to an absolute address
+	case x86.OpINC, x86.OpDEC, x86.OpNOT, x86.OpNEG, x86.OpSHL, x86.OpSAL, x86.OpSHR, x86.OpSAR, x86.OpROL, x86.OpROR, x86.OpSETCC:
+		return rm
+	case x86.OpMOVZX8, x86.OpMOVZX16, x86.OpMOVSX8, x86.OpMOVSX16, x86.OpMOVSXD, x86.OpLEA, x86.OpIMUL2, x86.OpIMUL3, x86.OpCMOVCC, x86.OpBSWAP:
+		return bit(in.Reg)
+	case x86.OpPUSH:
+		return 1 << x86.RSP
+	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh:
+		return 0
+	case x86.OpVector, x86.OpVectorFP:
+		if o := x86.FormOperands(in.Form); o[0].Kind == 'V' || o[0].Kind == 'U' {
+			return 0
+		}
+	}
+	return 1<<16 - 1
+}
+
 // reload loads the host's flags from memory.
 func (t *translator) reload() {
 	t.a.rm(ins{op: 0x0fb7, size: 4}, hRAX, at(hRSP, offFlags)) // movzx eax, word
@@ -301,6 +485,7 @@ func (t *translator) reload() {
 
 // hostFlags makes the given flags right in the host's register.
 func (t *translator) hostFlags(mask uint8) {
+	t.compute()
 	if t.fl.host && classExact[t.fl.class]&mask == mask {
 		return
 	}
@@ -311,6 +496,7 @@ func (t *translator) hostFlags(mask uint8) {
 
 // hostCF makes CF right in the host's register, and may leave garbage in the others.
 func (t *translator) hostCF() {
+	t.compute()
 	if t.fl.host && classExact[t.fl.class]&fCF != 0 {
 		return
 	}
@@ -322,6 +508,7 @@ func (t *translator) hostCF() {
 
 // cond makes a condition of the guest one of the host, and returns it.
 func (t *translator) cond(cc byte) byte {
+	t.compute()
 	if t.fl.host && classExact[t.fl.class]&condFlags[cc>>1&7] == condFlags[cc>>1&7] {
 		return cc
 	}

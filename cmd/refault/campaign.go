@@ -1,0 +1,167 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"refault/compare"
+	"refault/injectors"
+	"refault/replay"
+	"refault/vmm"
+)
+
+type campaignFlags struct {
+	faults    []string
+	at, steps uint64
+	count     int
+	seed      uint64
+	json      bool
+}
+
+var campaignVerb = verb{
+	name:    "campaign",
+	summary: "try many random faults from one position of a recording, and count what becomes of them",
+	long: `Each trial begins at --at, lasts up to --steps instructions, and is compared with what
+the golden run did in that time. In a fault, braces stand for what is drawn anew for each trial:
+{LO..HI} a number, {A|B|C} a word. The same --seed draws the same faults; each can be given to
+refault inject as it is told, to be recorded and looked at. Nothing is recorded here.`,
+	example: `refault campaign boot.rec --at 2172527832 --steps 1e7 --count 200 \
+    --fault 'reg:name={rax|rcx|rdx|rsi|rdi},bit={0..63}@step:{2172527832..2182527831}'`,
+	args: "RECORDING", minArgs: 1, maxArgs: 1,
+	flags: func(f *pflag.FlagSet) any {
+		c := &campaignFlags{steps: 10_000_000}
+		f.StringArrayVar(&c.faults, "fault", nil, "a fault, with braces; several happen together in each trial")
+		f.Var(stepFlag{v: &c.at}, "at", "step at which each trial begins")
+		f.Var(stepFlag{&c.steps, true}, "steps", "how long a trial lasts at the most; end: as long as the rest of the golden run, and half of that more")
+		f.IntVar(&c.count, "count", 100, "number of trials")
+		f.Uint64Var(&c.seed, "seed", 1, "seed of the draws")
+		f.BoolVar(&c.json, "json", false, "one JSON object a trial")
+		return c
+	},
+	run: runCampaign,
+}
+
+// trialReport is what is told of a trial.
+type trialReport struct {
+	Trial   int             `json:"trial"`
+	Faults  []string        `json:"faults"`
+	Outcome compare.Outcome `json:"outcome"`
+	Why     string          `json:"why"`
+	Step    uint64          `json:"step"`
+}
+
+func runCampaign(ctx context.Context, a *app, c *call) (int, error) {
+	f := c.flags.(*campaignFlags)
+	switch {
+	case len(f.faults) == 0:
+		return 0, usagef("--fault is missing")
+	case f.count < 1:
+		return 0, usagef("--count is %d; there has to be a trial", f.count)
+	case f.steps == 0:
+		return 0, usagef("--steps is 0; a trial has to last")
+	}
+	camp := injectors.Campaign{At: f.at, Steps: f.steps, Count: f.count, Seed: f.seed}
+	for _, text := range f.faults {
+		t, err := injectors.ParseTemplate(text)
+		if err != nil {
+			return 0, err
+		}
+		camp.Faults = append(camp.Faults, t)
+	}
+	var players []*replay.Player
+	defer func() {
+		for _, p := range players {
+			p.Close()
+		}
+	}()
+	for range min(runtime.GOMAXPROCS(0), f.count) {
+		p, err := a.open(c.args[0])
+		if err != nil {
+			return 0, err
+		}
+		players = append(players, p)
+	}
+	p := players[0]
+	if !c.set.Changed("at") {
+		camp.At = p.Start()
+	}
+	if f.steps == vmm.Never {
+		camp.Steps = (p.End() - min(camp.At, p.End())) / 2 * 3
+	}
+	if t := symbolsOrNot(p.Manifest); t != nil {
+		camp.Symbols = t
+	}
+	reports := make([]trialReport, f.count)
+	prog, done := newProgress(a.err, "trying"), 0
+	err := camp.Run(ctx, players, func(i int, faults []*injectors.Fault, golden, t *injectors.Trial) error {
+		r := &reports[i]
+		*r = trialReport{Trial: i, Step: t.Step}
+		for _, f := range faults {
+			r.Faults = append(r.Faults, f.String())
+		}
+		r.Outcome, r.Why = compare.ClassifyEndings(ending(golden), ending(t), func() bool {
+			return compare.SameState(p.Manifest.Devices, &golden.State, &t.State)
+		})
+		done++
+		prog.count(uint64(done), uint64(f.count), "trial")
+		return nil
+	})
+	prog.done()
+	if errors.Is(err, context.Canceled) {
+		err = fmt.Errorf("interrupted after %d of %d trials", done, f.count)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return statusDone, printCampaign(a, reports, f.json)
+}
+
+// ending is what a trial came to. One that was still running is compared at the step where it was left.
+func ending(t *injectors.Trial) compare.Ending {
+	return compare.Ending{Output: t.Output, Step: t.Step, Reason: t.Reason.String(), Status: t.Status}
+}
+
+func printCampaign(a *app, reports []trialReport, asJSON bool) error {
+	counts := map[compare.Outcome]int{}
+	enc := json.NewEncoder(a.out)
+	for i := range reports {
+		r := &reports[i]
+		counts[r.Outcome]++
+		var err error
+		if asJSON {
+			err = enc.Encode(r)
+		} else {
+			_, err = fmt.Fprintf(a.out, "%5d  %-9s  %s\n", r.Trial, r.Outcome, strings.Join(r.Faults, " "))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if asJSON {
+		return nil
+	}
+	fmt.Fprintf(a.out, "\n%d trials\n", len(reports))
+	for _, o := range compare.Outcomes() {
+		if n := counts[o]; n > 0 {
+			lo, hi := wilson(n, len(reports))
+			fmt.Fprintf(a.out, "  %-9s  %5d  %5.1f %%  (95 %% confidence: %.1f to %.1f %%)\n", o, n, 100*float64(n)/float64(len(reports)), 100*lo, 100*hi)
+		}
+	}
+	return nil
+}
+
+// wilson returns the 95 % confidence interval of a proportion (Wilson's score interval).
+func wilson(k, n int) (lo, hi float64) {
+	const z = 1.959964
+	p, m := float64(k)/float64(n), float64(n)
+	mid := (p + z*z/(2*m)) / (1 + z*z/m)
+	half := z / (1 + z*z/m) * math.Sqrt(p*(1-p)/m+z*z/(4*m*m))
+	return max(0, mid-half), min(1, mid+half)
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"refault/test/guest"
+)
+
+// TestDebian is the main job, end to end, on Debian's kernel: what its own log says of
+// each fault, where each run diverges, and that every recording replays.
+func TestDebian(t *testing.T) {
+	if testing.Short() {
+		t.Skip("boots Linux")
+	}
+	img, err := guest.Build(context.Background(), "../../"+guest.Dir, func(s string) { t.Log(s) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	out := must(t, "demo", "--dir", dir, "--kernel", img.Kernel, "--initrd", img.Initrd, "--disk", img.Disk, "--append", guest.Demo)
+	at := 0
+	for _, want := range []string{
+		guest.SaysReady, guest.SaysHello, guest.SaysBlockmap, guest.SaysCat + "0", guest.SaysHelloEnd + "0", guest.SaysDone,
+		": equal: ",
+		"4. Where to aim", guest.SaysHello, guest.SaysBlockmap,
+
+		"5. Inject", "recovery action for dirty LRU page: Recovered", "Killing hello", guest.SaysHelloEnd + "135 (SIGBUS)",
+		"<asm_exc_machine_check>", "outcome       recovered", ": equal: ", ": equal: ",
+
+		"6. Inject", "Uncorrected hardware memory error in user-access", "Machine Check Exception: 7 Bank 9: bd80000000000134",
+		"Sending SIGBUS to hello", "dirty LRU page: Recovered", guest.SaysHelloEnd + "135 (SIGBUS)",
+		"<asm_exc_machine_check>", "outcome       recovered", ": equal: ", ": equal: ",
+
+		"7. Inject", "failed command: READ DMA", "{ UNC }", "I/O error, dev sda", "failed command: READ DMA", "cat: read error: Input/output error", guest.SaysCat + "1",
+		"outcome       recovered", ": equal: ", ": equal: ",
+	} {
+		i := strings.Index(out[at:], want)
+		if i < 0 {
+			t.Fatalf("the demonstration does not say %q after byte %d:\n%s", want, at, out)
+		}
+		at += i + len(want)
+	}
+
+	// What one engine recorded, the other verifies. The faulty runs go on from a late snapshot.
+	rec := func(name string) string { return filepath.Join(dir, name+".rec") }
+	for _, name := range []string{"srao", "srar"} {
+		must(t, "verify", "--engine", "interp", rec(name))
+	}
+	// A step in the middle is the same place whichever snapshot it is reached from, and on either engine.
+	const middle = "1234567891"
+	regs := must(t, "dump", rec("golden"), "--at", middle, "regs")
+	must(t, "snapshot", "take", rec("golden"), "--at", "1234000000")
+	if got := must(t, "dump", rec("golden"), "--engine", "interp", "--at", middle, "regs"); got != regs {
+		t.Errorf("step %s is another place from another snapshot:\n%s\n%s", middle, regs, got)
+	}
+	// The kernel's own symbols name its code.
+	if out := must(t, "dump", rec("golden"), "--at", middle, "disasm", "memory_failure", "3"); !strings.Contains(out, "<memory_failure>") {
+		t.Errorf("disasm memory_failure:\n%s", out)
+	}
+	var diff struct {
+		Outcome string `json:"outcome"`
+	}
+	status, j, _ := refault(t, "diff", "--json", rec("srao"), rec("unc"))
+	if err := json.Unmarshal([]byte(j), &diff); status != statusDifferent || err != nil || diff.Outcome == "" {
+		t.Errorf("diff of two faulty runs: status %d, %v\n%s", status, err, j)
+	}
+}

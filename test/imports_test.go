@@ -18,7 +18,7 @@ import (
 const module = "refault/"
 
 // mayImport says what each part of the tree may import of the others. Imports point
-// one way: cmd → {injectors, compare, gdb} → {replay, snapshot} → {vmm, traces}; vmm
+// one way: cmd → {injectors, compare} → {replay, snapshot} → {vmm, traces}; vmm
 // imports none of the others and traces is a leaf.
 var mayImport = map[string][]string{
 	"traces":    {},
@@ -27,9 +27,8 @@ var mayImport = map[string][]string{
 	"replay":    {"snapshot", "vmm", "traces"},
 	"injectors": {"replay", "snapshot", "vmm", "traces"},
 	"compare":   {"replay", "snapshot", "vmm", "traces"},
-	"gdb":       {"replay", "snapshot", "vmm", "traces"},
-	"cmd":       {"injectors", "compare", "gdb", "replay", "snapshot", "vmm", "traces", "test"},
-	"test":      {"injectors", "compare", "gdb", "replay", "snapshot", "vmm", "traces"},
+	"cmd":       {"injectors", "compare", "replay", "snapshot", "vmm", "traces", "test"},
+	"test":      {"injectors", "compare", "replay", "snapshot", "vmm", "traces"},
 }
 
 // testsMayImport is what tests may import besides: guests, and what makes the faults that they look at.

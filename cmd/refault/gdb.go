@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"refault/gdb"
 	"refault/replay"
+	"refault/replay/gdb"
 	"refault/vmm"
 )
 

@@ -143,6 +143,7 @@ func (m *Machine) compose(cfg Config) {
 		l := lapic.New(lapic.Config{ID: i, Hub: hub, Queue: m.queue, CPU: processor{m, c},
 			AckPIC: func() uint8 { return m.pic.Ack() }, TSCAdjust: func() uint64 { return c.TSCAdjust + m.defects.TSCOffset }})
 		m.lapics = append(m.lapics, l)
+		c.InterruptPending = l.Pending
 		m.mcas = append(m.mcas, mca.New(i))
 	}
 	m.pic = pic.New(dev.LineFunc(func(level bool) {

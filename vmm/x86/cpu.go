@@ -50,6 +50,9 @@ type CPU struct {
 	// Exc is the exception that is being raised or was delivered last.
 	Exc Exception
 
+	// InterruptPending reports whether a maskable interrupt waits for the processor to allow it. Where it is nil, an
+	// engine must assume so. What it says changes only while Attention is set.
+	InterruptPending func() bool
 	// CodeWritten is called before bytes of a page flagged mem.Code change. Engines set it.
 	CodeWritten func(off uint64, n int)
 	// CodeFlushed is called when the translation of linear addresses first to last, as addresses of

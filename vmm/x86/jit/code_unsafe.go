@@ -26,6 +26,15 @@ const (
 	offSeg    = int32(unsafe.Offsetof(x86.State{}.Seg)) - bias
 	segSize   = int32(unsafe.Sizeof(x86.Segment{}))
 	offKGS    = int32(unsafe.Offsetof(x86.State{}.KernelGSBase)) - bias
+	offSel    = int32(unsafe.Offsetof(x86.Segment{}.Sel))
+	offLimit  = int32(unsafe.Offsetof(x86.Segment{}.Limit))
+	offAttr   = int32(unsafe.Offsetof(x86.Segment{}.Attr))
+	offCPL    = int32(unsafe.Offsetof(x86.State{}.CPL)) - bias
+	offCR4    = int32(unsafe.Offsetof(x86.State{}.CR4)) - bias
+	offSTAR   = int32(unsafe.Offsetof(x86.State{}.STAR)) - bias
+	offLSTAR  = int32(unsafe.Offsetof(x86.State{}.LSTAR)) - bias
+	offSFMASK = int32(unsafe.Offsetof(x86.State{}.SFMASK)) - bias
+	offTSCAux = int32(unsafe.Offsetof(x86.State{}.TSCAux)) - bias
 
 	// The lazy flags are not in use while generated code runs; their places serve it.
 	offExit  = int32(unsafe.Offsetof(x86.State{}.FlagRes)) - bias // which exit was taken

@@ -45,6 +45,9 @@ type scratch struct {
 	tmp            uint64
 	hostMXCSR      uint32
 	sseOK          uint32 // SSE instructions raise nothing by themselves
+	tsc            uint64 // the time-stamp counter where the budget will be spent
+	sysOK          uint32 // SYSCALL and SYSRET raise nothing, and nobody wants to see them
+	quiet          uint32 // no interrupt waits for IF
 	generation     uint32 // of links between pages of the upper half: another whenever such a page may lie elsewhere
 }
 
@@ -56,7 +59,10 @@ const (
 	sTmp
 	sHostMXCSR
 	sSSEOK      = sHostMXCSR + 4
-	sGeneration = sHostMXCSR + 8
+	sTSC        = sHostMXCSR + 8
+	sSysOK      = sTSC + 8
+	sQuiet      = sSysOK + 4
+	sGeneration = sQuiet + 4
 )
 
 type exitKind uint8
@@ -79,6 +85,7 @@ type exit struct {
 	pos    uint16
 	b      *block
 	target uint64    // RIP
+	mode   uint8     // of the processor when the exit is taken
 	resume int       // exitSlow: offset of the code that goes on behind the instruction, or 0
 	site   int       // exitLink: offset of the displacement that names the target
 	inst   *x86.Inst // exitSlow: decoded when it is first needed
@@ -129,7 +136,8 @@ type Engine struct {
 	tab    *tables
 	Stats  Stats
 
-	hotAfter uint8
+	hotAfter  uint8
+	tscOffset uint64 // of the time-stamp counter from the step, without IA32_TSC_ADJUST
 
 	prologue, exitAt, loadXMM int
 	firstBlock                int // offset behind the common code
@@ -176,13 +184,16 @@ func (e *Engine) Close() error { return e.mem.close() }
 func (e *Engine) usable() bool {
 	c := e.c
 	return c.Shadow == 0 && c.RFLAGS&(x86.FlagTF|x86.FlagRF) == 0 && c.DR[7]&0xff == 0 && e.in.Trace == nil &&
-		c.View() != x86.ViewSlow && c.CodeSize() == 8 && c.CR0&x86.CR0PG != 0
+		c.View() != x86.ViewSlow && c.CodeSize() == 8 && c.CR0&x86.CR0PG != 0 && (c.CPL == 0 || c.CPL == 3)
 }
 
 // Run executes until exactly until instructions have retired, or until the
 // machine must look at something: CPU.Attention is set, or the processor is not active.
 func (e *Engine) Run(until uint64) {
-	c := e.c
+	c, s := e.c, &e.tab.scratch
+	// Neither changes without Attention.
+	e.tscOffset = c.Bus.TSC(c) - c.Step
+	s.quiet = bit(c.InterruptPending != nil && !c.InterruptPending())
 	for c.Step < until && !c.Attention && c.Activity == x86.Active {
 		if e.usable() {
 			if b := e.find(c.Regs[x86.RIP]); b != nil {
@@ -332,16 +343,26 @@ func (e *Engine) enter(at int, budget uint64) (x *exit, left uint64) {
 	s.budget = budget
 	s.target = uint64(e.mem.addr(at))
 	s.hostMXCSR = 0x1f80
-	s.sseOK = 0
-	if e.sseOK() {
-		s.sseOK = 1
-	}
+	s.sseOK = bit(e.sseOK())
+	const masked = x86.FlagAC | x86.FlagTF
+	s.sysOK = bit(c.EFER&x86.EFERSCE != 0 && c.SFMASK&masked == masked && c.SystemCall == nil)
+	s.tsc = e.tscOffset + c.TSCAdjust + c.Step + budget
 	e.Stats.Enters++
 	enter(e.mem.addr(e.prologue), e.layout.State+bias)
 	const low = x86.FlagsArith & 0xff
 	c.RFLAGS = c.RFLAGS&^x86.FlagsArith | c.FlagAux>>8&low | c.FlagAux&1<<11
 	x = &e.exits[uint32(c.FlagRes)]
 	c.FlagRes, c.FlagAux = 0, 0
+	if uint8(c.View()) != x.mode {
+		// Generated code changed the privilege.
+		c.ModeChanged()
+		if uint8(c.View()) != x.mode {
+			panic("BUG: left in another mode")
+		}
+		if c.FetchChanged != nil {
+			c.FetchChanged()
+		}
+	}
 	return x, s.budget
 }
 
@@ -349,6 +370,13 @@ func (e *Engine) enter(at int, budget uint64) (x *exit, left uint64) {
 func (e *Engine) sseOK() bool {
 	c := e.c
 	return c.CR0&(x86.CR0EM|x86.CR0TS) == 0 && c.CR4&x86.CR4OSFXSR != 0 && c.MXCSR()&0x1f80 == 0x1f80
+}
+
+func bit(v bool) uint32 {
+	if v {
+		return 1
+	}
+	return 0
 }
 
 // instruction returns the instruction that an exit leaves to the interpreter, or nil where its bytes are not what they were.
@@ -395,7 +423,7 @@ func (e *Engine) drop(b *block) {
 	a.storeImm32(at(hRSP, offExit), int32(len(e.exits)))
 	a.jmpTo(e.mem.addr(e.exitAt))
 	copy(e.mem.rw[b.entry:], a.b)
-	e.exits = append(e.exits, exit{kind: exitDead, b: b})
+	e.exits = append(e.exits, exit{kind: exitDead, b: b, mode: b.mode})
 }
 
 // codeFlushed forgets where linear pages first to last lead.

@@ -551,7 +551,7 @@ func (t *translator) shift(size int) bool {
 		count = in.Imm & mask
 	}
 	if kind == 'c' {
-		return t.shiftCL(size, digit, rotate, mask)
+		return t.shiftCL(size, digit, rotate)
 	}
 	if count == 0 || !rotate && count >= uint64(8*size) || digit == 2 && count != 1 || digit == 3 && count != 1 || rotate && count >= uint64(8*size) {
 		return false
@@ -595,7 +595,7 @@ func (t *translator) shift(size int) bool {
 }
 
 // shiftCL emits shifts by CL. A count of zero leaves the flags.
-func (t *translator) shiftCL(size, digit int, rotate bool, mask uint64) bool {
+func (t *translator) shiftCL(size, digit int, rotate bool) bool {
 	a, in := &t.a, t.in
 	i := ins{op: 0xd2 | wide(size), size: size}
 	if in.IsMem {
@@ -617,10 +617,21 @@ func (t *translator) shiftCL(size, digit int, rotate bool, mask uint64) bool {
 	r, done := t.dst(in.RM, size, hR10)
 	a.ext(i, digit, r)
 	done()
+	t.shiftFlags(size)
+	return true
+}
+
+// shiftFlags saves the flags of a shift by the count that R11 holds a copy of.
+func (t *translator) shiftFlags(size int) {
+	a := &t.a
+	mask := int32(31)
+	if size == 8 {
+		mask = 63
+	}
 	a.bytes(0x0f, 0x90, 0xc0, 0x9f) // seto al; lahf
 	a.bytes(0x80, 0xe4, 0xef)       // and ah, ~AF
 	same := newLabel()
-	a.aluImm(4, 4, hR11, int32(mask))
+	a.aluImm(4, 4, hR11, mask)
 	a.jcc(ccE, same)
 	// OF counts where the count is one.
 	a.aluImm(7, 4, hR11, 1)
@@ -629,7 +640,6 @@ func (t *translator) shiftCL(size, digit int, rotate bool, mask uint64) bool {
 	a.rm(ins{op: 0x89, size: 2}, hRAX, at(hRSP, offFlags))
 	a.bind(same)
 	t.fl = flagState{mem: true}
-	return true
 }
 
 func (t *translator) shiftDouble(size int) bool {
@@ -642,13 +652,19 @@ func (t *translator) shiftDouble(size int) bool {
 		op = 0x0fac
 	}
 	if x86.FormOperands(in.Form)[2].Kind == 'c' {
-		if !t.dead(t.i) {
-			return false
+		if t.dead(t.i) {
+			r, done := t.dst(in.RM, size, hR10)
+			a.rr(ins{op: op + 1, size: size}, t.src(in.Reg, hRAX), r)
+			done()
+			t.fl = flagState{}
+			return true
 		}
+		t.saveFlags()
+		a.mov32(hR11, hRCX)
 		r, done := t.dst(in.RM, size, hR10)
 		a.rr(ins{op: op + 1, size: size}, t.src(in.Reg, hRAX), r)
 		done()
-		t.fl = flagState{}
+		t.shiftFlags(size)
 		return true
 	}
 	count := in.Imm & 31

@@ -4,11 +4,34 @@ package jit
 
 import "refault/vmm/x86"
 
+func segAt(seg int, field int32) memop { return at(hRSP, offSeg+segSize*int32(seg)+field) }
+
 // emitSystem translates the system instructions that kernels use most. What depends on privilege
-// is decided by the view that the block was translated for.
+// is decided by the mode that the block was translated for.
 func (t *translator) emitSystem() bool {
 	a, in := &t.a, t.in
-	if t.b.mode == x86.ViewUser {
+	user := t.b.mode == x86.ViewUser
+	switch in.Op {
+	case x86.OpRDTSC, x86.OpRDTSCP:
+		t.rdtsc(user)
+		return true
+	case x86.OpMOVFromSeg:
+		s := int(in.Reg & 7)
+		if s > x86.GS || in.IsMem || in.OpSize < 4 {
+			return false
+		}
+		r, done := t.set(in.RM, hRAX)
+		a.rm(ins{op: 0x0fb7, size: 4}, r, segAt(s, offSel))
+		done()
+		return true
+	case x86.OpRDFSBASE, x86.OpRDGSBASE, x86.OpWRFSBASE, x86.OpWRGSBASE:
+		return t.segmentBase()
+	case x86.OpSYSCALL:
+		return user && t.syscall()
+	case x86.OpSYSRET:
+		return !user && in.OpSize == 8 && t.sysret()
+	}
+	if user {
 		return false
 	}
 	switch in.Op {
@@ -17,8 +40,31 @@ func (t *translator) emitSystem() bool {
 		a.aluImmMem(4, 4, at(hRSP, offRFLAGS), ^int32(x86.FlagIF))
 		t.clobbered()
 		return true
+	case x86.OpSTI:
+		if !in.side {
+			return false
+		}
+		// With no interrupt waiting, nothing comes of it: the shadow ends before anybody looks.
+		slow := t.slowExit()
+		a.aluImmMem(7, 4, t.e.scratchAt(sQuiet), 0)
+		a.jcc(ccE, slow)
+		a.aluImmMem(1, 4, at(hRSP, offRFLAGS), x86.FlagIF)
+		t.clobbered()
+		return true
+	case x86.OpSTAC, x86.OpCLAC:
+		t.saveFlags()
+		if in.Op == x86.OpSTAC {
+			a.aluImmMem(1, 4, at(hRSP, offRFLAGS), x86.FlagAC)
+			t.mode = x86.ViewSuperAC
+		} else {
+			a.aluImmMem(4, 4, at(hRSP, offRFLAGS), ^int32(x86.FlagAC))
+			t.mode = x86.ViewSuper
+		}
+		t.clobbered()
+		t.link(t.next)
+		return true
 	case x86.OpSWAPGS:
-		gs := at(hRSP, offSeg+segSize*x86.GS)
+		gs := segAt(x86.GS, 0)
 		a.load(hRAX, gs)
 		a.load(hR10, at(hRSP, offKGS))
 		a.store(gs, hR10)
@@ -28,20 +74,168 @@ func (t *translator) emitSystem() bool {
 		if in.OpSize != 8 {
 			return false
 		}
+		t.saveFlags()
 		m := t.guestStack(-8, 8, true)
-		const arith, hidden = x86.FlagsArith, x86.FlagVM | x86.FlagRF
-		a.load(hRAX, at(hRSP, offRFLAGS))
-		a.bytes(0x48, 0x25) // and rax, …
-		a.imm32(^int32(arith | hidden))
-		a.rm(ins{op: 0x0fb6, size: 4}, hR10, at(hRSP, offFlags+1))
-		a.aluImm(4, 4, hR10, arith&0xff)
-		a.rr(ins{op: 0x0b, size: 8}, hRAX, hR10)
-		a.rm(ins{op: 0x0fb6, size: 4}, hR10, at(hRSP, offFlags))
-		a.bytes(0x41, 0xc1, 0xe2, 11) // shl r10d, 11
-		a.rr(ins{op: 0x0b, size: 8}, hRAX, hR10)
-		a.store(m, hRAX)
+		a.lea(hR10, m)
+		t.composeFlags()
+		a.store(at(hR10, 0), hR11)
 		a.lea(hStack, at(hStack, -8))
 		return true
 	}
 	return false
+}
+
+// composeFlags loads RFLAGS, as instructions store it, into R11. It uses RAX. Preconditions: the flags are saved.
+func (t *translator) composeFlags() {
+	a := &t.a
+	a.load(hR11, at(hRSP, offRFLAGS))
+	a.aluImm(4, 8, hR11, ^int32(x86.FlagsArith|x86.FlagVM|x86.FlagRF))
+	a.rm(ins{op: 0x0fb6, size: 4}, hRAX, at(hRSP, offFlags+1))
+	a.aluImm(4, 4, hRAX, x86.FlagsArith&0xff)
+	a.rr(ins{op: 0x0b, size: 8}, hR11, hRAX)
+	a.rm(ins{op: 0x0fb6, size: 4}, hRAX, at(hRSP, offFlags))
+	a.bytes(0xc1, 0xe0, 11) // shl eax, 11
+	a.rr(ins{op: 0x0b, size: 8}, hR11, hRAX)
+}
+
+// setFlags makes R11 the guest's RFLAGS. It uses RAX.
+func (t *translator) setFlags() {
+	a := &t.a
+	a.store(at(hRSP, offRFLAGS), hR11)
+	a.rr(ins{op: 0x0fb6, size: 4, rex: true}, hRAX, hR11)
+	a.bytes(0xc1, 0xe0, 8)                   // shl eax, 8
+	a.ext(ins{op: 0x0fba, size: 4}, 4, hR11) // bt r11d, 11
+	a.bytes(11, 0x0f, 0x92, 0xc0)            // setc al
+	a.rm(ins{op: 0x89, size: 2}, hRAX, at(hRSP, offFlags))
+	t.fl = flagState{mem: true}
+}
+
+// rdtsc: the counter is a constant less what is left of the budget.
+func (t *translator) rdtsc(user bool) {
+	a := &t.a
+	if user {
+		slow := t.slowExit()
+		a.extm(ins{op: 0xf7, size: 4}, 0, at(hRSP, offCR4)) // test
+		a.imm32(x86.CR4TSD)
+		a.jcc(ccNE, slow)
+	}
+	t.saveFlags()
+	a.load(hRAX, t.e.scratchAt(sTSC))
+	a.aluImm(5, 8, hRAX, int32(int(t.b.n)-t.i))
+	a.rr(ins{op: 0x2b, size: 8}, hRAX, hBudget)
+	a.mov32(hostOf[x86.RAX], hRAX)
+	a.bytes(0x48, 0xc1, 0xe8, 32) // shr rax, 32
+	a.mov32(hRDX, hRAX)
+	if t.in.Op == x86.OpRDTSCP {
+		a.rm(ins{op: 0x8b, size: 4}, hRCX, at(hRSP, offTSCAux))
+	}
+	t.clobbered()
+}
+
+func (t *translator) segmentBase() bool {
+	a, in := &t.a, t.in
+	size := max(4, int(in.OpSize))
+	t.saveFlags()
+	slow := t.slowExit()
+	a.extm(ins{op: 0xf7, size: 4}, 0, at(hRSP, offCR4)) // test
+	a.imm32(x86.CR4FSGSBASE)
+	a.jcc(ccE, slow)
+	t.clobbered()
+	seg := x86.FS
+	if in.Op == x86.OpRDGSBASE || in.Op == x86.OpWRGSBASE {
+		seg = x86.GS
+	}
+	m := segAt(seg, 0)
+	if in.Op == x86.OpRDFSBASE || in.Op == x86.OpRDGSBASE {
+		r, done := t.set(in.RM, hRAX)
+		a.rm(ins{op: 0x8b, size: size}, r, m)
+		done()
+		return true
+	}
+	a.rr(ins{op: 0x8b, size: size}, hR10, t.src(in.RM, hRAX))
+	a.mov(hRAX, hR10)
+	a.bytes(0x48, 0xc1, 0xe0, 16, 0x48, 0xc1, 0xf8, 16) // shl rax, 16; sar rax, 16
+	a.rr(ins{op: 0x3b, size: 8}, hRAX, hR10)
+	a.jcc(ccNE, slow)
+	a.store(m, hR10)
+	return true
+}
+
+// segment stores a flat segment whose selector is in AX.
+func (t *translator) segment(seg int, attr uint16) {
+	a := &t.a
+	a.extm(ins{op: 0xc7, size: 8}, 0, segAt(seg, 0))
+	a.imm32(0)
+	a.storeImm32(segAt(seg, offLimit), -1)
+	a.rm(ins{op: 0x89, size: 2}, hRAX, segAt(seg, offSel))
+	a.extm(ins{op: 0xc7, size: 2}, 0, segAt(seg, offAttr))
+	a.bytes(byte(attr), byte(attr>>8))
+}
+
+const (
+	flatData = x86.SegPresent | x86.SegS | x86.SegTypeAccessed | x86.SegTypeWritable | x86.SegG | x86.SegDB
+	flatCode = flatData&^x86.SegDB | x86.SegTypeCode | x86.SegL
+)
+
+// syscall enters privilege level 0 without leaving generated code (SDM Vol. 2B, SYSCALL).
+func (t *translator) syscall() bool {
+	a := &t.a
+	t.saveFlags()
+	slow := t.slowExit()
+	a.aluImmMem(7, 4, t.e.scratchAt(sSysOK), 0)
+	a.jcc(ccE, slow)
+	t.mode = x86.ViewSuper
+	a.load(hRAX, at(hRSP, offLSTAR))
+	j := t.lookup(slow)
+	a.movConst(hRCX, t.next)
+	t.composeFlags()
+	a.store(home(x86.R11), hR11)
+	a.load(hRAX, at(hRSP, offSFMASK))
+	a.ext(ins{op: 0xf7, size: 8}, 2, hRAX) // not
+	a.rr(ins{op: 0x23, size: 8}, hR11, hRAX)
+	a.aluImm(1, 8, hR11, x86.Flag1)
+	t.setFlags()
+	a.load(hRAX, at(hRSP, offSTAR))
+	a.bytes(0x48, 0xc1, 0xe8, 32) // shr rax, 32
+	a.aluImm(4, 4, hRAX, 0xfffc)
+	t.segment(x86.CS, flatCode)
+	a.aluImm(0, 4, hRAX, 8)
+	t.segment(x86.SS, flatData)
+	a.storeImm8(at(hRSP, offCPL), 0)
+	a.extm(ins{op: 0xff, size: 4}, 4, j)
+	return true
+}
+
+// sysret returns to privilege level 3 (SDM Vol. 2B, SYSRET).
+func (t *translator) sysret() bool {
+	a := &t.a
+	t.saveFlags()
+	slow := t.slowExit()
+	a.aluImmMem(7, 4, t.e.scratchAt(sSysOK), 0)
+	a.jcc(ccE, slow)
+	a.aluImmMem(7, 4, t.e.scratchAt(sQuiet), 0)
+	a.jcc(ccE, slow)
+	a.extm(ins{op: 0xf7, size: 4}, 0, home(x86.R11)) // test
+	a.imm32(x86.FlagAC | x86.FlagTF)
+	a.jcc(ccNE, slow)
+	t.mode = x86.ViewUser
+	a.mov(hRAX, hRCX)
+	j := t.lookup(slow)
+	const keep = x86.FlagsArith | x86.FlagIF | x86.FlagDF | x86.FlagIOPL | x86.FlagNT | x86.FlagVIF | x86.FlagVIP | x86.FlagID
+	a.rm(ins{op: 0x8b, size: 4}, hR11, home(x86.R11))
+	a.aluImm(4, 4, hR11, keep)
+	a.aluImm(1, 4, hR11, x86.Flag1)
+	t.setFlags()
+	a.load(hRAX, at(hRSP, offSTAR))
+	a.bytes(0x48, 0xc1, 0xe8, 48) // shr rax, 48
+	a.aluImm(0, 4, hRAX, 16)
+	a.aluImm(1, 4, hRAX, 3)
+	t.segment(x86.CS, flatCode|x86.SegDPL)
+	a.rm(ins{op: 0x0fb7, size: 4}, hRAX, at(hRSP, offSTAR+6))
+	a.aluImm(0, 4, hRAX, 8)
+	a.aluImm(1, 4, hRAX, 3)
+	t.segment(x86.SS, flatData|x86.SegDPL)
+	a.storeImm8(at(hRSP, offCPL), 3)
+	a.extm(ins{op: 0xff, size: 4}, 4, j)
+	return true
 }

@@ -84,7 +84,7 @@ type guestInst struct {
 	x86.Inst
 	attr x86.Attr
 	pos  uint16
-	side bool // a branch in the middle of the block
+	side bool // in the middle of the block, although it is of those that end one
 }
 
 // translator translates one block.
@@ -95,6 +95,7 @@ type translator struct {
 	insts []guestInst
 	cold  []func()
 	view  int32 // of the TLB, from RSP
+	mode  uint8 // the block's, but behind an instruction that changes it
 
 	i    int // the instruction in work
 	in   *guestInst
@@ -138,6 +139,8 @@ func (e *Engine) translate(rip, off uint64, mode uint8) *block {
 		in.attr = x86.Forms()[in.Form].Attr
 		// A branch forwards is rather not taken: the block goes on, and the branch leaves it.
 		in.side = in.Op == x86.OpJCC && int64(in.Imm) > 0 && pos < len(code) && len(t.insts) < maxInsts
+		// STI holds interrupts off for the instruction behind it, so that must be there.
+		in.side = in.side || in.Op == x86.OpSTI && mode != x86.ViewUser && pos < len(code) && len(t.insts) < maxInsts
 		if !in.side && (in.attr&x86.EndBlock != 0 || endsBlock(in.Op)) {
 			break
 		}
@@ -148,7 +151,7 @@ func (e *Engine) translate(rip, off uint64, mode uint8) *block {
 		return nil
 	}
 	b := &block{rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), entry: e.mem.used}
-	t.b = b
+	t.b, t.mode = b, mode
 	t.view = int32(e.layout.Views[mode]) - bias
 	t.a.base = e.mem.addr(b.entry)
 	t.emitBlock()
@@ -167,7 +170,7 @@ func (e *Engine) translate(rip, off uint64, mode uint8) *block {
 }
 
 func (t *translator) exit(x exit) int {
-	x.b = t.b
+	x.b, x.mode = t.b, t.b.mode
 	t.e.exits = append(t.e.exits, x)
 	return len(t.e.exits) - 1
 }
@@ -306,7 +309,7 @@ func (t *translator) sideExit() bool {
 	fl, re, rest := t.fl, t.re, int32(int(t.b.n)-t.i-1)
 	t.cold = append(t.cold, func() {
 		t.a.bind(way)
-		t.fl, t.re = fl, re
+		t.fl, t.re, t.mode = fl, re, t.b.mode
 		t.saveFlags()
 		t.a.aluImm(0, 8, hBudget, rest)
 		t.link(target)
@@ -761,12 +764,18 @@ func (t *translator) link(target uint64) {
 func (t *translator) linkBy(target uint64, jump func(l *label)) {
 	a := &t.a
 	stub := newLabel()
+	mode := t.mode
+	leave := func(x exit) {
+		id := t.exit(x)
+		t.e.exits[id].mode = mode
+		t.leave(id)
+	}
 	if target>>mem.PageShift == t.b.rip>>mem.PageShift {
 		jump(stub)
 		site := t.b.entry + len(a.b) - 4
 		t.cold = append(t.cold, func() {
 			a.bind(stub)
-			t.leave(t.exit(exit{kind: exitLink, target: target, site: site}))
+			leave(exit{kind: exitLink, target: target, site: site})
 		})
 		return
 	}
@@ -782,12 +791,12 @@ func (t *translator) linkBy(target uint64, jump func(l *label)) {
 			a.jmp(stub)
 			site := t.b.entry + len(a.b) - 4
 			a.bind(stub)
-			t.leave(t.exit(exit{kind: exitFar, target: target, site: site}))
+			leave(exit{kind: exitFar, target: target, site: site})
 		})
 		return
 	}
 	far := func() {
-		slot := t.jumpTable() + int32(hashRIP(target)%jumpSlots)*16
+		slot := t.jumpTableOf(mode) + int32(hashRIP(target)%jumpSlots)*16
 		if fits32(target) {
 			a.extm(ins{op: 0x81, size: 8}, 7, at(hRSP, slot))
 			a.imm32(int32(target))
@@ -800,7 +809,7 @@ func (t *translator) linkBy(target uint64, jump func(l *label)) {
 	}
 	t.cold = append(t.cold, func() {
 		a.bind(stub)
-		t.leave(t.exit(exit{kind: exitJump, target: target}))
+		leave(exit{kind: exitJump, target: target})
 	})
 	way := newLabel()
 	jump(way)
@@ -813,9 +822,9 @@ func (t *translator) linkBy(target uint64, jump func(l *label)) {
 // farGap is how far before the displacement of a link to another page the generation lies that it is good for.
 const farGap = 11
 
-// jumpTable is where the table of jump targets of the block's mode lies, from RSP.
-func (t *translator) jumpTable() int32 {
-	return int32(t.e.layout.Engine) - bias + int32(t.b.mode)*jumpSlots*16
+// jumpTableOf is where the table of jump targets of a mode lies, from RSP.
+func (t *translator) jumpTableOf(mode uint8) int32 {
+	return int32(t.e.layout.Engine) - bias + int32(mode)*jumpSlots*16
 }
 
 // lookup finds the code for the guest address in RAX, or leaves the instruction to the
@@ -827,7 +836,7 @@ func (t *translator) lookup(slow *label) memop {
 	a.rr(ins{op: 0x33, size: 4}, hR10, hRAX)
 	a.aluImm(4, 4, hR10, jumpSlots-1)
 	a.bytes(0x41, 0xc1, 0xe2, 4) // shl r10d, 4
-	m := memop{base: hRSP, index: hR10, disp: t.jumpTable()}
+	m := memop{base: hRSP, index: hR10, disp: t.jumpTableOf(t.mode)}
 	a.rm(ins{op: 0x3b, size: 8}, hRAX, m)
 	a.jcc(ccNE, slow)
 	m.disp += 8

@@ -125,8 +125,8 @@ func intN(c *x86.CPU, in *x86.Inst) {
 	c.Soft(uint8(in.Imm))
 }
 
-func int3(c *x86.CPU, _ *x86.Inst)  { c.Soft(x86.VecBP) }
-func int1(c *x86.CPU, _ *x86.Inst)  { c.Deliver(x86.Exception{Vec: x86.VecDB}) }
+func int3(c *x86.CPU, _ *x86.Inst) { c.Soft(x86.VecBP) }
+func int1(c *x86.CPU, _ *x86.Inst) { c.Deliver(x86.Exception{Vec: x86.VecDB}) }
 func into(c *x86.CPU, _ *x86.Inst) {
 	if c.Flags()&x86.FlagOF != 0 {
 		c.Soft(x86.VecOF)

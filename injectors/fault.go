@@ -29,8 +29,40 @@ type Fault struct {
 	// ID names it, for triggers of others.
 	ID string
 
-	text  string
-	bound bool
+	draws []*draw // by index of Args, for values that are drawn
+
+	text   string
+	bound  bool
+	seeded bool
+}
+
+// drawn returns the arguments with what is drawn for them.
+func (f *Fault) drawn(state *uint64, m *vmm.Machine) (Args, error) {
+	if f.draws == nil {
+		return f.Args, nil
+	}
+	a := Args{kind: f.Kind, values: slices.Clone(f.Args.values)}
+	for i, d := range f.draws {
+		if d == nil {
+			continue
+		}
+		v, err := d.pick(state, m)
+		for k := 0; err == nil && f.Kind.keys()[i].Name == "addr" && k < 1000; k++ { // a cluster may reach beyond RAM
+			n, e := ParseUint(v)
+			if _, ok := m.RAM.Offset(n); ok || e != nil {
+				break
+			}
+			v, err = d.pick(state, m)
+		}
+		if err == nil {
+			err = f.Kind.keys()[i].check(v)
+		}
+		if err != nil {
+			return a, fmt.Errorf("fault %q: %w: %w", f, err, ErrSpec)
+		}
+		a.values[i] = v
+	}
+	return a, nil
 }
 
 // String returns the description that Parse took.
@@ -141,6 +173,7 @@ func Parse(text string) (*Fault, error) {
 	keys := kind.keys()
 	args := Args{kind: kind, values: make([]string, len(keys))}
 	given := make([]bool, len(keys))
+	var draws []*draw
 	for _, pair := range strings.Split(rest, ",") {
 		if pair == "" {
 			continue
@@ -155,7 +188,19 @@ func Parse(text string) (*Fault, error) {
 		case given[i]:
 			return bad("key %s is given twice", key)
 		}
-		if err := keys[i].check(value); err != nil {
+		if strings.HasPrefix(value, "~") {
+			if slices.ContainsFunc(commonKeys, func(c Key) bool { return c.Name == key }) {
+				return bad("key %s cannot be drawn", key)
+			}
+			d, err := parseDraw(value)
+			if err != nil {
+				return bad("key %s: %v", key, err)
+			}
+			if draws == nil {
+				draws = make([]*draw, len(keys))
+			}
+			draws[i] = d
+		} else if err := keys[i].check(value); err != nil {
 			return bad("%v", err)
 		}
 		args.values[i], given[i] = value, true
@@ -168,7 +213,7 @@ func Parse(text string) (*Fault, error) {
 			args.values[i] = k.Default
 		}
 	}
-	f := &Fault{Kind: kind, Args: args, Trigger: trigger, text: text, ID: args.Text("id")}
+	f := &Fault{Kind: kind, Args: args, Trigger: trigger, text: text, ID: args.Text("id"), draws: draws}
 	if err := f.behaviour(); err != nil {
 		return bad("%v", err)
 	}
@@ -178,6 +223,7 @@ func Parse(text string) (*Fault, error) {
 // behaviour reads the common keys.
 func (f *Fault) behaviour() error {
 	f.Times, f.Every, f.Seed = f.Args.Uint("times"), f.Args.Uint("every"), f.Args.Uint("seed")
+	f.seeded = f.Args.Has("seed")
 	var err error
 	if f.Chance, err = strconv.ParseFloat(f.Args.Text("p"), 64); err != nil || !(f.Chance > 0 && f.Chance <= 1) {
 		return fmt.Errorf("key p is %q; it is a chance above 0 and up to 1", f.Args.Text("p"))

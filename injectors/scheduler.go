@@ -49,6 +49,8 @@ type armed struct {
 	happened uint64
 	occasion uint64 // occurrences of the last stage that could have been it
 	random   uint64
+	// Of a stage that draws when it comes: the position that it drew last, and how many it drew.
+	next, drawn uint64
 }
 
 type attempt struct {
@@ -76,8 +78,8 @@ func NewScheduler(m *vmm.Machine, next vmm.Inputs, faults []*Fault, seed uint64)
 	}}
 	m.Observe(s.observer)
 	for i, f := range faults {
-		a := &armed{s: s, f: f, no: i + 1, due: vmm.Never, random: seed + uint64(i)}
-		if f.Args.Has("seed") {
+		a := &armed{s: s, f: f, no: i + 1, due: vmm.Never, random: seed + uint64(i), since: m.Step(), sinceNs: m.TimeNs()}
+		if f.seeded {
 			a.random = f.Seed
 		}
 		s.armed = append(s.armed, a)
@@ -212,6 +214,9 @@ func (a *armed) advance(step, timeNs uint64) (happens bool, err error) {
 	if _, ok := a.at().cond.(position); ok {
 		a.count++
 	}
+	if g, ok := a.at().cond.(*onGaps); ok {
+		g.more(a)
+	}
 	a.due = vmm.Never
 	a.occasion++
 	if a.occasion%a.f.Every != 0 || !a.lucky() {
@@ -281,7 +286,11 @@ func (s *Scheduler) resolve(a *armed, step uint64) {
 	if a.over() {
 		a.stop()
 	}
-	vs, err := a.f.Kind.Resolve(s.m, a.f.Args)
+	args, err := a.f.drawn(&a.random, s.m)
+	var vs []*vmm.Fault
+	if err == nil {
+		vs, err = a.f.Kind.Resolve(s.m, args)
+	}
 	if err != nil {
 		s.fail(err)
 		return

@@ -71,7 +71,7 @@ func (f *Fault) Bind(s Symbols) error {
 		}
 	}
 	for i, k := range f.Kind.keys() {
-		if !k.Addr || f.Args.values[i] == "" {
+		if !k.Addr || f.Args.values[i] == "" || f.draws != nil && f.draws[i] != nil {
 			continue
 		}
 		e, err := ParseExpr(f.Args.values[i])

@@ -70,6 +70,7 @@ func init() {
 		{"vector", "vector:V[#n]", "at the n-th delivery of exception or interrupt V (a number or a name as pf, mc)", parseVector},
 		{"syscall", "syscall:[N][#n]", "at the n-th system call of that number (or name, on x86-64 Linux)", parseSyscall},
 		{"after", "after:FAULT[#n]", "when another fault has happened for the n-th time: its id=, or its number from 1", parseAfter},
+		{"gaps", "gaps:DISTRIBUTION", "after gaps that are drawn, in instructions or times: exp/MEAN, weibull/SHAPE/SCALE, gamma/SHAPE/SCALE, lognormal/MEDIAN/SIGMA, file/PATH", parseGaps},
 		{"+", "+N or +T", "N instructions, or a time, after the stage before it", parseRelative},
 	}
 }

@@ -18,7 +18,7 @@ import (
 
 type injectFlags struct {
 	optionFlags
-	out           string
+	out, plan     string
 	faults        []string
 	maxSteps      uint64
 	console, json bool
@@ -37,6 +37,7 @@ refault inject boot.rec -o unc.rec --fault ata:error=unc,lba=2344@step:8e8 --fau
 		i := new(injectFlags)
 		f.StringVarP(&i.out, "output", "o", "", "directory of the faulty recording; it must not exist")
 		f.StringArrayVar(&i.faults, "fault", nil, "a fault; more than one is possible")
+		f.StringVar(&i.plan, "plan", "", "a YAML file of faults")
 		i.optionFlags.add(f)
 		f.Var(stepFlag{v: &i.maxSteps}, "max-steps", "stop after so many instructions (default: twice the golden run's, and 1e9)")
 		f.BoolVar(&i.console, "console", false, "show what the guest says")
@@ -62,8 +63,15 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 		}
 		faults = append(faults, f)
 	}
+	if i.plan != "" {
+		planned, err := injectors.ReadPlan(i.plan)
+		if err != nil {
+			return 0, err
+		}
+		faults = append(faults, planned...)
+	}
 	if len(faults) == 0 {
-		return 0, usagef("--fault is missing")
+		return 0, usagef("--fault is missing, or --plan")
 	}
 	p, err := a.open(c.args[0])
 	if err != nil {

@@ -31,8 +31,9 @@ const (
 	pm1Timer       = 1 << 0
 	pm1Global      = 1 << 5
 	pm1PowerButton = 1 << 8
+	pm1RTC         = 1 << 10 // can be enabled, as everywhere; there is no sleep that the clock's alarm could end
 
-	pm1Enables = pm1Timer | pm1Global | pm1PowerButton
+	pm1Enables = pm1Timer | pm1Global | pm1PowerButton | pm1RTC
 )
 
 // Bits of the PM1 control register.

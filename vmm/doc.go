@@ -25,4 +25,26 @@
 // Virtual time in nanoseconds is step plus skew: one instruction takes one
 // nanosecond, and the time-stamp counter runs at 1 GHz. Skew grows when a halted
 // machine skips to its next timer, and by clock corrections, which are events.
+//
+// # What executes?
+//
+// One of two engines (SetEngine), at any step: the translator where the host can,
+// or the interpreter, which is the specification. Neither polls anything: until which
+// step it may run is computed before it is called. Where single instructions are
+// looked at, by a Trace or an Observer, the interpreter runs in either case.
+//
+// # How is a device added?
+//
+// A package below dev with a type that implements dev.Device; a few lines in compose,
+// which makes it, maps its ports or registers, connects its interrupt line, and puts it
+// into the list of devices. The list is the order of states in snapshots and hashes: with
+// another one, Model needs another name. The device's own package needs a test that
+// saves, restores and goes on (devtest).
+//
+// # How does hardware break?
+//
+// Inject makes a resolved Fault happen: once (a bit flips, a bank reports), or as a
+// Defect, which stays in the machine as a part of its state and strikes by itself. What
+// waits for something to happen is not here: package injectors does, with Observers
+// and Watches, and what comes of it is an event.
 package vmm

@@ -84,6 +84,9 @@ type Machine struct {
 	observers []*Observer
 	dma       bool // a bus master accesses memory
 
+	// How many instructions retired since the machine was made, and of them under the translator; for Stats.
+	executed, executedByJIT uint64
+
 	devices     []dev.Device
 	interrupted atomic.Bool
 	paused      bool

@@ -98,11 +98,14 @@ func (m *Machine) Run(step uint64) (StopReason, error) {
 
 func (m *Machine) execute(until uint64) {
 	// What looks at single instructions hangs on the interpreter.
+	before := m.CPUs[0].Step
 	if m.engine == EngineJIT && !m.CPUs[0].Observed() && m.interp.Trace == nil {
 		m.jit.Run(until)
-		return
+		m.executedByJIT += m.CPUs[0].Step - before
+	} else {
+		m.interp.Run(until)
 	}
-	m.interp.Run(until)
+	m.executed += m.CPUs[0].Step - before
 }
 
 // Accept makes the events happen that Inputs has for the machine's position, and

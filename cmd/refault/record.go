@@ -8,11 +8,13 @@ import (
 	"github.com/spf13/pflag"
 
 	"refault/replay"
+	"refault/vmm"
 )
 
 type recordFlags struct {
 	machineFlags
 	optionFlags
+	measureFlags
 	out         string
 	quiet, json bool
 }
@@ -38,6 +40,7 @@ The guest's console is standard output; on a terminal it reads the keyboard: Ctr
 		f.StringVarP(&r.out, "output", "o", "", "directory of the recording; it must not exist")
 		r.machineFlags.add(f)
 		r.optionFlags.add(f)
+		r.measureFlags.add(f)
 		f.BoolVarP(&r.quiet, "quiet", "q", false, "show progress in place of the console")
 		f.BoolVar(&r.json, "json", false, "tell the result as JSON")
 		return r
@@ -59,7 +62,7 @@ The guest's console is standard output; on a terminal it reads the keyboard: Ctr
 		} else {
 			opt.Console = put
 		}
-		end, err := a.live(ctx, &r.machineFlags, func(in inputs) (liveRun, error) { return replay.NewRecorder(r.out, s, in, opt) })
+		end, err := a.live(ctx, &r.machineFlags, &r.measureFlags, func(in inputs) (liveRun, error) { return replay.NewRecorder(r.out, s, in, opt) })
 		flush()
 		prog.done()
 		if err != nil {
@@ -67,14 +70,15 @@ The guest's console is standard output; on a terminal it reads the keyboard: Ctr
 		}
 		if r.json {
 			return statusDone, json.NewEncoder(a.out).Encode(struct {
-				Recording string `json:"recording"`
-				Step      uint64 `json:"step"`
-				TimeNs    uint64 `json:"time_ns"`
-				Reason    string `json:"reason"`
-				Status    uint32 `json:"status"`
-			}{r.out, end.Step, end.TimeNs, end.Reason, end.Status})
+				Recording string     `json:"recording"`
+				Step      uint64     `json:"step"`
+				TimeNs    uint64     `json:"time_ns"`
+				Reason    string     `json:"reason"`
+				Status    uint32     `json:"status"`
+				Stats     *vmm.Stats `json:"stats,omitempty"`
+			}{r.out, end.Step, end.TimeNs, end.Reason, end.Status, r.result})
 		}
 		fmt.Fprintf(a.err, "refault: recorded %s: %s steps, %s of virtual time; ended: %s\n", r.out, grouped(end.Step), seconds(end.TimeNs), endText(end.Reason, end.Status))
-		return statusDone, nil
+		return statusDone, r.print(a.err)
 	},
 }

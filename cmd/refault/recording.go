@@ -28,6 +28,11 @@ func symbols(m *traces.Manifest) (*ksym.Table, error) {
 	if sum := sha256.Sum256(k); hex.EncodeToString(sum[:]) != m.Kernel.SHA256 {
 		return nil, errors.New(m.Kernel.Path + " is not the recorded kernel any more")
 	}
+	return kernelSymbols(k)
+}
+
+// kernelSymbols reads the symbols of a kernel. Without any, the table is nil.
+func kernelSymbols(k []byte) (*ksym.Table, error) {
 	elf, err := boot.Vmlinux(k)
 	if err != nil {
 		return nil, err
@@ -55,6 +60,21 @@ func (a *app) open(dir string) (*replay.Player, error) {
 		return nil, err
 	}
 	if err := p.Machine().SetEngine(vmm.Engine(a.engine)); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// measured opens a recording whose replay is to be measured.
+func (a *app) measured(dir string, m *measureFlags) (*replay.Player, error) {
+	if err := m.check(a.engine); err != nil {
+		return nil, err
+	}
+	p, err := a.open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.begin(p.Machine(), func() (*ksym.Table, error) { return symbols(p.Manifest) }); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil

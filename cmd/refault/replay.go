@@ -14,6 +14,7 @@ import (
 type replayFlags struct {
 	to      uint64
 	console bool
+	measureFlags
 }
 
 var replayVerb = verb{
@@ -27,11 +28,12 @@ compares every state-hash mark on the way.`,
 		r := &replayFlags{to: vmm.Never}
 		f.Var(stepFlag{&r.to, true}, "to", "step to stop at (default: the end)")
 		f.BoolVar(&r.console, "console", false, "show what the guest says")
+		r.measureFlags.add(f)
 		return r
 	},
 	run: func(ctx context.Context, a *app, c *call) (int, error) {
 		r := c.flags.(*replayFlags)
-		p, err := a.open(c.args[0])
+		p, err := a.measured(c.args[0], &r.measureFlags)
 		if err != nil {
 			return 0, err
 		}
@@ -55,10 +57,13 @@ compares every state-hash mark on the way.`,
 		}
 		flush()
 		prog.done()
+		if e := r.end(p.Machine()); err == nil {
+			err = e
+		}
 		var d *replay.Divergence
 		if errors.As(err, &d) {
 			fmt.Fprintf(a.out, "%s\n", d)
-			return statusDifferent, nil
+			return statusDifferent, r.print(a.err)
 		}
 		if err != nil {
 			return 0, err
@@ -68,8 +73,13 @@ compares every state-hash mark on the way.`,
 		} else {
 			fmt.Fprintf(a.err, "refault: %s is at step %d\n", c.args[0], to)
 		}
-		return statusDone, nil
+		return statusDone, r.print(a.err)
 	},
+}
+
+type verifyFlags struct {
+	json bool
+	measureFlags
 }
 
 var verifyVerb = verb{
@@ -79,9 +89,15 @@ var verifyVerb = verb{
 difference is told. A recording that was cut off is verified up to its last mark.`,
 	example: "refault verify boot.rec",
 	args:    "RECORDING", minArgs: 1, maxArgs: 1,
-	flags: jsonFlag,
+	flags: func(f *pflag.FlagSet) any {
+		v := new(verifyFlags)
+		f.BoolVar(&v.json, "json", false, "tell the result as JSON")
+		v.measureFlags.add(f)
+		return v
+	},
 	run: func(ctx context.Context, a *app, c *call) (int, error) {
-		p, err := a.open(c.args[0])
+		v := c.flags.(*verifyFlags)
+		p, err := a.measured(c.args[0], &v.measureFlags)
 		if err != nil {
 			return 0, err
 		}
@@ -91,6 +107,9 @@ difference is told. A recording that was cut off is verified up to its last mark
 		defer withCancel(ctx, p.Interrupt)()
 		err = p.Verify()
 		prog.done()
+		if e := v.end(p.Machine()); err == nil {
+			err = e
+		}
 		var d *replay.Divergence
 		if err != nil && !errors.As(err, &d) {
 			return 0, err
@@ -99,24 +118,25 @@ difference is told. A recording that was cut off is verified up to its last mark
 		if d != nil {
 			status = statusDifferent
 		}
-		if *c.flags.(*bool) {
+		if v.json {
 			return status, writeJSON(a.out, struct {
 				Equal      bool               `json:"equal"`
 				Complete   bool               `json:"complete"`
 				Steps      uint64             `json:"steps"`
 				Marks      int                `json:"marks"`
 				Divergence *replay.Divergence `json:"divergence,omitempty"`
-			}{d == nil, p.Complete(), p.End(), len(p.Marks()), d})
+				Stats      *vmm.Stats         `json:"stats,omitempty"`
+			}{d == nil, p.Complete(), p.End(), len(p.Marks()), d, v.result})
 		}
 		if d != nil {
 			fmt.Fprintf(a.out, "%s\n", d)
-			return status, nil
+			return status, v.print(a.err)
 		}
 		fmt.Fprintf(a.out, "%s: equal: %s steps, %d marks, %s of console\n", c.args[0], grouped(p.End()), len(p.Marks()), about(int64(len(p.RecordedConsole()))))
 		if !p.Complete() {
 			fmt.Fprintf(a.err, "refault: %s was cut off: its recorder did not reach the end of the run\n", c.args[0])
 		}
-		return status, nil
+		return status, v.print(a.err)
 	},
 }
 

@@ -3,13 +3,20 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/spf13/pflag"
 
 	"refault/replay"
 	"refault/traces"
 	"refault/vmm"
+	"refault/vmm/ksym"
 )
+
+type runFlags struct {
+	machineFlags
+	measureFlags
+}
 
 var runVerb = verb{
 	name:    "run",
@@ -18,19 +25,20 @@ var runVerb = verb{
 Ctrl-A x leaves, Ctrl-A Ctrl-A types Ctrl-A.`,
 	example: `refault run --kernel vmlinuz --initrd initrd.cpio --append console=ttyS0 --disk disk.img --clock host`,
 	flags: func(f *pflag.FlagSet) any {
-		m := new(machineFlags)
-		m.add(f)
-		return m
+		r := new(runFlags)
+		r.machineFlags.add(f)
+		r.measureFlags.add(f)
+		return r
 	},
 	run: func(ctx context.Context, a *app, c *call) (int, error) {
-		m := c.flags.(*machineFlags)
+		m := c.flags.(*runFlags)
 		s, err := m.setup(a.engine)
 		if err != nil {
 			return 0, err
 		}
 		put, flush := guestOutput(a.out, a.typing(m.input))
 		defer flush()
-		end, err := a.live(ctx, m, func(in inputs) (liveRun, error) {
+		end, err := a.live(ctx, &m.machineFlags, &m.measureFlags, func(in inputs) (liveRun, error) {
 			return replay.NewUnrecorded(s, in, replay.Options{MaxSteps: m.maxSteps, Console: put})
 		})
 		if err != nil {
@@ -38,7 +46,7 @@ Ctrl-A x leaves, Ctrl-A Ctrl-A types Ctrl-A.`,
 		}
 		flush()
 		fmt.Fprintf(a.err, "refault: ended at step %d: %s\n", end.Step, endText(end.Reason, end.Status))
-		return statusDone, nil
+		return statusDone, m.print(a.err)
 	},
 }
 
@@ -52,7 +60,10 @@ type liveRun interface {
 }
 
 // live runs a machine with a person, or nobody, at its console.
-func (a *app) live(ctx context.Context, m *machineFlags, start func(inputs) (liveRun, error)) (end *traces.End, err error) {
+func (a *app) live(ctx context.Context, m *machineFlags, measure *measureFlags, start func(inputs) (liveRun, error)) (end *traces.End, err error) {
+	if err := measure.check(a.engine); err != nil {
+		return nil, err
+	}
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
 	typed, restore, err := a.guestInput(m.input, quit)
@@ -61,7 +72,9 @@ func (a *app) live(ctx context.Context, m *machineFlags, start func(inputs) (liv
 	}
 	defer restore()
 	var world *replay.Live
+	var machine *vmm.Machine
 	r, err := start(func(vm *vmm.Machine) vmm.Inputs {
+		machine = vm
 		world = replay.NewLive(vm, m.clock, typed)
 		return world
 	})
@@ -69,9 +82,20 @@ func (a *app) live(ctx context.Context, m *machineFlags, start func(inputs) (liv
 		return nil, err
 	}
 	defer withCancel(ctx, world.Interrupt)()
-	end, err = r.Run()
-	if e := r.Close(); err == nil {
-		err = e
+	err = measure.begin(machine, func() (*ksym.Table, error) {
+		k, err := os.ReadFile(m.kernel)
+		if err != nil {
+			return nil, err
+		}
+		return kernelSymbols(k)
+	})
+	if err == nil {
+		end, err = r.Run()
+	}
+	for _, e := range []error{measure.end(machine), r.Close()} {
+		if err == nil {
+			err = e
+		}
 	}
 	return end, err
 }

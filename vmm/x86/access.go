@@ -27,6 +27,7 @@ func (c *CPU) asSupervisor(f func()) {
 // lookup translates an access that does not cross a page. host is nil for a device.
 func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 	m := &c.mmu
+	c.Counts.SlowAccesses++
 	if m.paging && c.EFER&EFERLMA != 0 && !Canonical(va) {
 		// Which of #GP and #SS it is, Deliver finds out: it depends on the instruction.
 		c.Exc = Exception{Vec: VecGP, HasErr: true, Address: va, nonCanonical: true}
@@ -59,6 +60,7 @@ func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 	e := &m.view[va>>mem.PageShift%tlbSize]
 	addend := c.hostAddr(off) - va
 	if e.read != page || e.addend != addend {
+		c.Counts.Misses++
 		*e = tlbEntry{read: page, write: tlbNone, addend: addend, noted: tlbNone}
 		if page <= lowerHalf {
 			m.filled[m.viewID].add(uint16(va >> mem.PageShift % tlbSize))
@@ -117,7 +119,10 @@ func (c *CPU) storeSlow(va uint64, v uint64, n int) {
 		return
 	}
 	off, ok := c.notedOffset(va)
-	if !ok {
+	if ok {
+		c.Counts.SlowAccesses++
+		c.Counts.Noted++
+	} else {
 		var pa uint64
 		if pa, off, ok = c.lookup(va, n, Write); !ok {
 			c.writeDevice(pa, v, n)
@@ -185,6 +190,7 @@ func (c *CPU) writePart(b []byte, pa, off uint64, ram bool) {
 
 // readDevice splits an access that crosses an aligned 8 bytes.
 func (c *CPU) readDevice(pa uint64, n int) (v uint64) {
+	c.Counts.Devices++
 	if int(pa%8)+n <= 8 {
 		return c.Bus.ReadMMIO(c, pa, n)
 	}
@@ -195,6 +201,7 @@ func (c *CPU) readDevice(pa uint64, n int) (v uint64) {
 }
 
 func (c *CPU) writeDevice(pa uint64, v uint64, n int) {
+	c.Counts.Devices++
 	if int(pa%8)+n <= 8 {
 		c.Bus.WriteMMIO(c, pa, n, v)
 		return

@@ -70,6 +70,9 @@ type CPU struct {
 	Delivering  bool
 	DeliveredAt uint64
 
+	// Counts is of the host.
+	Counts Counts
+
 	area *area
 	mmu  mmu
 

@@ -196,6 +196,7 @@ func (m *mmu) select_(c *CPU) {
 // permissions away, and never for what the guest writes into its tables.
 func (c *CPU) FlushTLB() {
 	m := &c.mmu
+	c.Counts.Flushes++
 	for v := range m.data {
 		clearTLB(&m.data[v])
 		m.filled[v].n = 0
@@ -238,6 +239,7 @@ func (c *CPU) SetCR3(v uint64) {
 	if old&pteAddr == v&pteAddr {
 		return // the tables are the same, and so is all that they say
 	}
+	c.Counts.Roots++
 	a, okA := c.RAM.Offset(old & pteAddr)
 	b, okB := c.RAM.Offset(v & pteAddr)
 	d := c.RAM.Data()
@@ -263,6 +265,7 @@ func (c *CPU) flushRange(first, last uint64) {
 		c.FlushTLB()
 		return
 	}
+	c.Counts.RangeFlushes++
 	for v := range viewSlow { // that one is empty
 		if v == viewSuper && last <= lowerHalf && !m.low {
 			continue
@@ -284,6 +287,7 @@ func (c *CPU) flushRange(first, last uint64) {
 
 // InvalidatePage forgets one page. The TLB is coherent, so INVLPG need not call it.
 func (c *CPU) invalidatePage(va uint64) {
+	c.Counts.PageFlushes++
 	i := va >> mem.PageShift % tlbSize
 	for v := range c.mmu.data {
 		c.mmu.data[v][i].forget()
@@ -654,6 +658,7 @@ func (c *CPU) FetchPage(va uint64) (off uint64, ok bool) {
 	if e.tag == tag {
 		return e.off, true
 	}
+	c.Counts.FetchMisses++
 	p := c.walk(va, Fetch, user == 1, true)
 	off, ok = c.RAM.Offset(p.pa &^ (mem.PageSize - 1))
 	if ok && c.RAM.Flags(off)&mem.Watched == 0 && !c.ObservesCode(va) {
@@ -677,6 +682,7 @@ func (c *CPU) CodeOffset(va uint64) (off uint64, ok bool) {
 	if !Canonical(va) || !c.mmu.paging {
 		return 0, false
 	}
+	c.Counts.FetchMisses++
 	p, code := c.tryWalk(page, Fetch, user == 1, true, true)
 	if code >= 0 {
 		return 0, false

@@ -119,14 +119,6 @@ func (f *filled) add(i uint16) {
 	f.n++
 }
 
-// Stats counts what happened, to see what matters.
-type Stats struct {
-	Blocks, Insts, CodeBytes, Flushes uint64
-	Enters, Slow, Budget, Link, Jump  uint64
-	Dropped                           uint64
-	Calls                             [x86.NumOps]uint64 // instructions left to the interpreter, by operation
-}
-
 // Engine runs one processor.
 type Engine struct {
 	c      *x86.CPU
@@ -135,6 +127,8 @@ type Engine struct {
 	layout x86.Layout
 	tab    *tables
 	Stats  Stats
+
+	codeMap *CodeMap
 
 	hotAfter  uint8
 	tscOffset uint64 // of the time-stamp counter from the step, without IA32_TSC_ADJUST
@@ -195,13 +189,13 @@ func (e *Engine) Run(until uint64) {
 	e.tscOffset = c.Bus.TSC(c) - c.Step
 	s.quiet = bit(c.InterruptPending != nil && !c.InterruptPending())
 	for c.Step < until && !c.Attention && c.Activity == x86.Active {
-		if e.usable() {
-			if b := e.find(c.Regs[x86.RIP]); b != nil {
-				e.exec(b, until)
-				continue
-			}
+		if !e.usable() {
+			e.block(until, e.unusable())
+		} else if b := e.find(c.Regs[x86.RIP]); b != nil {
+			e.exec(b, until)
+		} else {
+			e.block(until, ReasonCold)
 		}
-		e.in.Block(until)
 	}
 	c.Materialise()
 }
@@ -256,9 +250,10 @@ func (e *Engine) exec(b *block, until uint64) {
 			c.Step = until - left
 			c.Regs[x86.RIP] = x.b.rip
 			e.Stats.Budget++
-			e.in.Block(until)
+			e.block(until, ReasonBudget)
 			return
 		case exitDead:
+			e.Stats.Dead++
 			c.Step = until - left
 			old := x.b
 			c.Regs[x86.RIP] = old.rip
@@ -280,16 +275,13 @@ func (e *Engine) exec(b *block, until uint64) {
 			e.Stats.Slow++
 			in := e.instruction(x)
 			if in == nil {
-				e.in.Block(until)
+				e.block(until, ReasonStale)
 				return
-			}
-			if x.call {
-				e.Stats.Calls[in.Op]++
 			}
 			next := c.Regs[x86.RIP] + uint64(in.Len)
 			e.current, e.remap = x.b.rip, false
 			resume, vec, rb, rest := x.resume, x.vec, x.b, n-uint64(x.idx)-1
-			e.in.Execute(in, until)
+			e.execute(in, until, x.call)
 			if resume == 0 || c.Attention || c.Activity != x86.Active || rb.dead || e.remap || c.Regs[x86.RIP] != next ||
 				c.Step+rest > until || uint8(c.View()) != rb.mode || !e.usable() || vec && !e.sseOK() {
 				return
@@ -492,7 +484,7 @@ func (e *Engine) forget(mode int) {
 
 // flush drops everything. Pages keep their flag: it costs one slow write, and the interpreter may need it.
 func (e *Engine) flush() {
-	e.Stats.Flushes++
+	e.flushed()
 	e.remap = true
 	e.reset()
 }

@@ -18,3 +18,9 @@ func (*Engine) Run(uint64) {}
 
 // Close does nothing.
 func (*Engine) Close() error { return nil }
+
+// Counted returns nothing.
+func (*Engine) Counted() *Stats { return new(Stats) }
+
+// SetCodeMap does nothing.
+func (*Engine) SetCodeMap(*CodeMap) {}

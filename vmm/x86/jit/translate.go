@@ -163,9 +163,7 @@ func (e *Engine) translate(rip, off uint64, mode uint8) *block {
 	}
 	e.blocks[blockKey{rip, off, mode}] = b
 	e.pages[off>>mem.PageShift] = append(e.pages[off>>mem.PageShift], b)
-	e.Stats.Blocks++
-	e.Stats.Insts += uint64(b.n)
-	e.Stats.CodeBytes += uint64(len(t.a.b))
+	e.translated(b, len(t.a.b))
 	return b
 }
 

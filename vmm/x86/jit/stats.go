@@ -1,0 +1,54 @@
+package jit
+
+// Stats counts what an engine did. All of it is counted where generated code is not
+// running, so it costs nothing that could be measured, and is always on.
+type Stats struct {
+	Blocks, Insts, CodeBytes uint64 // translated
+	Flushes                  uint64 // times that all code was dropped
+	Dropped                  uint64 // blocks whose page was written
+
+	// Enters counts the times that generated code was entered; the others say why it was left.
+	Enters uint64
+	Budget uint64 // the block is longer than what is left to run
+	Link   uint64 // the target of a direct jump was not linked
+	Jump   uint64 // the target of a jump to another page was not known
+	Dead   uint64 // the block was dropped
+	Slow   uint64 // an instruction was left to the interpreter: the sum of Fallbacks and of these
+	Memory uint64 // memory that the TLB does not grant, or that raises an exception
+	Target uint64 // the target of an indirect jump was not known
+	Vector uint64 // an SSE instruction that the guest may not execute, or that may raise an exception
+
+	// Fallbacks counts the instructions that the translator always leaves to the interpreter, by form.
+	Fallbacks []uint64
+	// Interpreted says what was left to the interpreter, and why.
+	Interpreted [NumReasons]Interpreted
+}
+
+// Interpreted counts work of the interpreter.
+type Interpreted struct {
+	Times uint64
+	Insts uint64 // instructions that retired
+}
+
+// Reason says why the interpreter executed something.
+type Reason uint8
+
+const (
+	// ReasonFallback: an instruction that is not translated, or could not complete in generated code.
+	ReasonFallback Reason = iota
+	// ReasonCold: a block that was not visited often enough yet, or cannot be fetched without an exception.
+	ReasonCold
+	// ReasonBudget: less was left to run than the block is long.
+	ReasonBudget
+	// ReasonCareful: what follows STI or MOV SS, single steps, breakpoints.
+	ReasonCareful
+	// ReasonMode: not 64-bit mode with paging.
+	ReasonMode
+	// ReasonStale: an instruction whose bytes are not what they were when it was translated.
+	ReasonStale
+	NumReasons
+)
+
+var reasonNames = [NumReasons]string{"instruction not translated", "cold code", "end of a run", "interrupt shadow, trap or breakpoint", "not 64-bit mode", "modified code"}
+
+func (r Reason) String() string { return reasonNames[r] }

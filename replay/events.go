@@ -59,6 +59,9 @@ func fromTrace(t *traces.Event) (*vmm.Event, error) {
 type script struct {
 	events []*vmm.Event
 	next   int
+	// missed is called for an event whose position the machine did not come to. It
+	// happens at the next that it comes to: in a run that is another than the recorded one.
+	missed func(e *vmm.Event)
 }
 
 // seek makes the next event the first at or after step.
@@ -76,6 +79,9 @@ func (s *script) Take(step, timeNs uint64) *vmm.Event {
 		return nil
 	}
 	s.next++
+	if s.missed != nil && (e.Step != step || e.TimeNs != timeNs) {
+		s.missed(e)
+	}
 	c := *e
 	if e.Fault != nil {
 		f := *e.Fault

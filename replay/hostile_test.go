@@ -5,11 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
 
+	"refault/snapshot"
+	"refault/test/tiny"
 	"refault/traces"
 	"refault/vmm"
 	"refault/vmm/dev"
@@ -268,4 +272,119 @@ func TestFlippedRegisterBits(t *testing.T) {
 		}
 	}
 	t.Logf("%d bits", n)
+}
+
+// rewrite replaces the records of a file of blocks by others, with checksums that are right.
+func rewrite[T any](t *testing.T, dir, name string, change func(all []T) []T) string {
+	t.Helper()
+	all, err := readAll[T](dir, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tmp := filepath.Join(t.TempDir(), name)
+	b, err := traces.CreateBlocks(tmp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := traces.NewRecordWriter[T](b)
+	all = change(all)
+	for i := range all {
+		if err := w.Add(0, &all[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	content, err := os.ReadFile(tmp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return withFile(t, dir, name, content)
+}
+
+// TestHostileLog plays logs that no recorder wrote. None may be equal, and none may hang:
+// what runs for ever can be interrupted.
+func TestHostileLog(t *testing.T) {
+	dir := record(t, 3, Options{MarkEvery: 20_000, SnapshotEvery: 50_000})
+	last := func(f func(m *traces.Mark)) func([]traces.Mark) []traces.Mark {
+		return func(all []traces.Mark) []traces.Mark {
+			f(&all[len(all)-1])
+			return all
+		}
+	}
+	event := func(f func(e *traces.Event)) func([]traces.Event) []traces.Event {
+		return func(all []traces.Event) []traces.Event {
+			f(&all[0])
+			return all
+		}
+	}
+	for name, bad := range map[string]string{
+		"step":          rewrite(t, dir, traces.FileMarks, last(func(m *traces.Mark) { m.Step = 1 << 62 })),
+		"step, a bit":   rewrite(t, dir, traces.FileMarks, last(func(m *traces.Mark) { m.Step++ })),
+		"time":          rewrite(t, dir, traces.FileMarks, last(func(m *traces.Mark) { m.TimeNs++ })),
+		"interrupted":   rewrite(t, dir, traces.FileMarks, last(func(m *traces.Mark) { m.End, m.TimeNs, m.Step = ReasonInterrupted, 1<<63, m.Step-5 })),
+		"no end":        rewrite(t, dir, traces.FileMarks, last(func(m *traces.Mark) { m.End, m.Step = "", m.Step+100 })),
+		"dead":          rewrite(t, dir, traces.FileMarks, last(func(m *traces.Mark) { m.End, m.TimeNs, m.Step = "dead", 1<<63, m.Step-5 })),
+		"memory":        rewrite(t, dir, traces.FileMarks, last(func(m *traces.Mark) { m.Memory[3]++ })),
+		"device":        rewrite(t, dir, traces.FileMarks, last(func(m *traces.Mark) { m.Devices[3][4]++ })),
+		"device less":   rewrite(t, dir, traces.FileMarks, last(func(m *traces.Mark) { m.Devices = m.Devices[1:] })),
+		"console":       rewrite(t, dir, traces.FileMarks, last(func(m *traces.Mark) { m.ConsoleHash++ })),
+		"console less":  rewrite(t, dir, traces.FileMarks, last(func(m *traces.Mark) { m.ConsoleBytes-- })),
+		"mark twice":    rewrite(t, dir, traces.FileMarks, func(all []traces.Mark) []traces.Mark { return append(all, all[len(all)-1]) }),
+		"marks swapped": rewrite(t, dir, traces.FileMarks, func(all []traces.Mark) []traces.Mark { all[1], all[2] = all[2], all[1]; return all }),
+		"event late":    rewrite(t, dir, traces.FileEvents, event(func(e *traces.Event) { e.Step += 5000 })),
+		"event in time": rewrite(t, dir, traces.FileEvents, event(func(e *traces.Event) { e.TimeNs += 1000 })),
+		"event never":   rewrite(t, dir, traces.FileEvents, event(func(e *traces.Event) { e.Step = 1 << 60 })),
+		"other event":   rewrite(t, dir, traces.FileEvents, event(func(e *traces.Event) { e.Data = []byte("q") })),
+		"other kind":    rewrite(t, dir, traces.FileEvents, event(func(e *traces.Event) { e.Kind = 77 })),
+		"clock":         rewrite(t, dir, traces.FileEvents, event(func(e *traces.Event) { e.Kind, e.DeltaNs = uint8(vmm.EventClock), 1<<63 })),
+		"power":         rewrite(t, dir, traces.FileEvents, event(func(e *traces.Event) { e.Kind = uint8(vmm.EventPower) })),
+		"no fault":      rewrite(t, dir, traces.FileEvents, event(func(e *traces.Event) { e.Kind, e.Data = uint8(vmm.EventFault), nil })),
+		"events less":   rewrite(t, dir, traces.FileEvents, func(all []traces.Event) []traces.Event { return all[1:] }),
+		"entry":         rewrite(t, dir, traces.FileSnapshots, func(all []snapshot.Entry) []snapshot.Entry { return all[1:] }),
+	} {
+		p, err := Open(bad, tiny.Disk())
+		if err == nil {
+			stop := time.AfterFunc(500*time.Millisecond, p.Interrupt)
+			if err = p.Verify(); err == nil && p.Complete() {
+				t.Errorf("%s: equal", name)
+			}
+			stop.Stop()
+			p.Close()
+		}
+		t.Logf("%s: %v", name, err)
+	}
+}
+
+func TestRecordingCanBePlayedWhileItIsMade(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "growing.rec")
+	opt := Options{MarkEvery: 20_000, SnapshotEvery: 30_000}
+	seen := 0
+	opt.Progress = func(step, _ uint64) {
+		if step%100_000 != 0 || step == 0 {
+			return
+		}
+		end, complete, err := play(t, dir)
+		if errors.Is(err, traces.ErrEmpty) {
+			return // the first snapshot is on its way
+		}
+		if err != nil || complete || end != step {
+			t.Errorf("at step %d: it ends at step %d, complete %v: %v", step, end, complete, err)
+		}
+		seen++
+	}
+	r, err := NewRecorder(dir, tinySetup(20), scripted(typing), opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if end, complete, err := play(t, dir); err != nil || !complete || seen < 3 {
+		t.Errorf("at the end, step %d: complete %v, %v; played %d times before", end, complete, err, seen)
+	}
 }

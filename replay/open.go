@@ -46,6 +46,7 @@ func open(dir string, images []disk.Image) (p *Player, err error) {
 	}
 	p.track = newTracker(p.m.Machine)
 	p.track.onDirty = p.snaps.Changed
+	p.script.missed = p.missed
 	p.m.SetInputs(p.script)
 	p.m.Console = p.output
 	return p, nil

@@ -75,6 +75,16 @@ func (p *Player) output(b byte) {
 	}
 }
 
+// missed is told of an event that did not find the position at which it was recorded.
+func (p *Player) missed(e *vmm.Event) {
+	if p.diverged == nil {
+		at := func(step, timeNs uint64) string { return fmt.Sprintf("step %d, %d ns", step, timeNs) }
+		p.diverged = &Divergence{Step: p.m.Step(), Field: fmt.Sprintf("the position of a %v event", e.Kind),
+			Want: at(e.Step, e.TimeNs), Got: at(p.m.Step(), p.m.TimeNs())}
+		p.m.Interrupt()
+	}
+}
+
 // Interrupt makes Seek, RunTo and Verify return vmm.ErrInterrupted soon. It is safe to call from another goroutine.
 func (p *Player) Interrupt() { p.m.Interrupt() }
 

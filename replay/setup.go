@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -112,7 +114,14 @@ func checkMemory(size uint64) error {
 	if err := unix.Sysinfo(&info); err != nil {
 		return nil // then the host decides when the guest uses it
 	}
-	if have := (uint64(info.Totalram) + uint64(info.Totalswap)) * uint64(info.Unit); size > have {
+	have := (uint64(info.Totalram) + uint64(info.Totalswap)) * uint64(info.Unit)
+	// A container may have less.
+	if b, err := os.ReadFile("/sys/fs/cgroup/memory.max"); err == nil {
+		if n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64); err == nil {
+			have = min(have, n)
+		}
+	}
+	if size > have {
 		return fmt.Errorf("a machine with %d MiB, on a host with %d MiB: %w", size>>20, have>>20, ErrMemory)
 	}
 	return nil

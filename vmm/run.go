@@ -212,6 +212,9 @@ func (m *Machine) feed() bool {
 func (m *Machine) RunIdle(timeNs uint64) error {
 	c := m.CPUs[0]
 	for m.core.Stop == Running && m.core.now() < timeNs {
+		if m.interrupted.Swap(false) {
+			return ErrInterrupted
+		}
 		if err := m.boundary(c); err != nil {
 			return err
 		}

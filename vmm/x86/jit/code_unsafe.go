@@ -50,32 +50,36 @@ func tablesOf(c *x86.CPU) *tables { return (*tables)(unsafe.Pointer(c.EngineArea
 
 var _ = [1]struct{}{}[max(sizeofTables-x86.EngineBytes, 0)]
 
-// codeMemory is one memfd mapped twice: never writable and executable at once.
+// codeMemory is anonymous memory mapped twice: never writable and executable at once. Linux perf
+// looks for the names of code in anonymous memory where SetCodeMap's users put them, and not
+// for those in a memfd.
 type codeMemory struct {
 	rw, rx []byte
 	used   int
 }
 
 func newCodeMemory(size int) (*codeMemory, error) {
-	fd, err := unix.MemfdCreate("refault-code", unix.MFD_CLOEXEC)
-	if err != nil {
-		return nil, fmt.Errorf("translated code: memfd_create: %w", err)
-	}
-	defer unix.Close(fd)
-	if err := unix.Ftruncate(fd, int64(size)); err != nil {
-		return nil, fmt.Errorf("translated code: %w", err)
-	}
 	m := &codeMemory{}
-	if m.rw, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+	var err error
+	if m.rw, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS); err != nil {
 		return nil, fmt.Errorf("translated code: mapping it writable: %w", err)
 	}
-	if m.rx, err = unix.Mmap(fd, 0, size, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_SHARED); err != nil {
-		return nil, errors.Join(fmt.Errorf("translated code: mapping it executable: %w", err), unix.Munmap(m.rw))
+	// Of a shared mapping, an old size of zero makes a second one (mremap(2)).
+	p, err := unix.MremapPtr(unsafe.Pointer(&m.rw[0]), 0, nil, uintptr(size), unix.MREMAP_MAYMOVE)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("translated code: mapping it twice: %w", err), unix.Munmap(m.rw))
+	}
+	m.rx = unsafe.Slice((*byte)(p), size) // sound: it is that large, and stays until close
+	if err := unix.Mprotect(m.rx, unix.PROT_READ|unix.PROT_EXEC); err != nil {
+		return nil, errors.Join(fmt.Errorf("translated code: making it executable: %w", err), m.close())
 	}
 	return m, nil
 }
 
-func (m *codeMemory) close() error { return errors.Join(unix.Munmap(m.rw), unix.Munmap(m.rx)) }
+// close unmaps both. Sound: nobody uses the code any more.
+func (m *codeMemory) close() error {
+	return errors.Join(unix.Munmap(m.rw), unix.MunmapPtr(unsafe.Pointer(&m.rx[0]), uintptr(len(m.rx))))
+}
 
 // addr is the executable address of offset off. Sound: the mapping does not move.
 func (m *codeMemory) addr(off int) uintptr { return uintptr(unsafe.Pointer(&m.rx[0])) + uintptr(off) }

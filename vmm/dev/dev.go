@@ -11,17 +11,30 @@ type LineFunc func(level bool)
 // Set calls f.
 func (f LineFunc) Set(level bool) { f(level) }
 
-// Pulse raises and lowers an edge-triggered line.
-func Pulse(l Line) {
-	l.Set(true)
-	l.Set(false)
-}
-
 // Ports is a device's range of I/O ports. port is relative to the base at which
 // the machine mapped the device; size is 1, 2 or 4 bytes.
 type Ports interface {
 	In(port uint16, size int) uint32
 	Out(port uint16, size int, v uint32)
+}
+
+// ByteWide makes a device whose registers are bytes take wider accesses as a bus with
+// eight data lines makes them: byte by byte, the lowest port first.
+func ByteWide(p Ports) Ports { return byteWide{p} }
+
+type byteWide struct{ p Ports }
+
+func (b byteWide) In(port uint16, size int) (v uint32) {
+	for i := range size {
+		v |= b.p.In(port+uint16(i), 1) & 0xff << (8 * i)
+	}
+	return v
+}
+
+func (b byteWide) Out(port uint16, size int, v uint32) {
+	for i := range size {
+		b.p.Out(port+uint16(i), 1, v>>(8*i)&0xff)
+	}
 }
 
 // Registers is a device's range of memory-mapped registers. off is relative to

@@ -1,8 +1,3 @@
-// Package ioapic is the I/O APIC (Intel 82093AA data sheet, version 20H with an
-// EOI register): 24 inputs, each with an entry that says which message it sends.
-//
-// Inputs are taken as asserted when their line is set, whatever polarity an entry
-// has: polarity describes wires, and there are none.
 package ioapic
 
 import (
@@ -92,17 +87,24 @@ func (a *IOAPIC) set(n int, level bool) {
 	} else {
 		a.Lines &^= 1 << n
 	}
-	if e := a.Entry[n]; e&entryLevel != 0 {
+	if e := a.Entry[n]; levelTriggered(e) {
 		a.service(n)
 	} else if level && !was && e&EntryMask == 0 {
 		a.send(n)
 	}
 }
 
+// levelTriggered reports whether an entry sends again and again. Other messages than
+// interrupts are edges, even if the entry says otherwise.
+func levelTriggered(e uint64) bool {
+	mode := e >> 8 & 7
+	return e&entryLevel != 0 && (mode == lapic.ModeFixed || mode == lapic.ModeLowest)
+}
+
 // service sends the message of a level-triggered input that is asserted and not being served.
 func (a *IOAPIC) service(n int) {
 	e := &a.Entry[n]
-	if *e&entryLevel == 0 || *e&(EntryMask|entryRemote) != 0 || a.Lines>>n&1 == 0 {
+	if !levelTriggered(*e) || *e&(EntryMask|entryRemote) != 0 || a.Lines>>n&1 == 0 {
 		return
 	}
 	*e |= entryRemote
@@ -112,7 +114,7 @@ func (a *IOAPIC) service(n int) {
 func (a *IOAPIC) send(n int) {
 	e := a.Entry[n]
 	a.sink.Deliver(lapic.Message{
-		Vector: uint8(e), Mode: uint8(e >> 8 & 7), Logical: e&(1<<11) != 0, Level: e&entryLevel != 0, Dest: uint32(e >> 56),
+		Vector: uint8(e), Mode: uint8(e >> 8 & 7), Logical: e&(1<<11) != 0, Level: levelTriggered(e), Dest: uint32(e >> 56),
 	})
 }
 
@@ -173,12 +175,12 @@ func (a *IOAPIC) setReg(v uint32) {
 	n := int(r-0x10) / 2
 	e := &a.Entry[n]
 	if r&1 != 0 {
-		*e = *e&0xffffffff | uint64(v)<<32
+		*e = *e&0xffffffff | uint64(v&0xff000000)<<32
 		return
 	}
 	const readOnly = entryRemote | 1<<12
 	*e = *e&^0xffffffff | *e&readOnly | uint64(v)&^readOnly&0x1ffff
-	if *e&entryLevel == 0 {
+	if !levelTriggered(*e) {
 		*e &^= entryRemote
 	}
 	a.service(n)

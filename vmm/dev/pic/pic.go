@@ -1,5 +1,3 @@
-// Package pic is the pair of 8259A interrupt controllers of a PC (Intel 8259A
-// data sheet), with the edge/level registers of the PIIX.
 package pic
 
 import (
@@ -7,6 +5,9 @@ import (
 
 	"refault/vmm/dev"
 )
+
+// cascade is the input of the first controller that the second hangs on.
+const cascade = 2
 
 // State is the saved state of both controllers.
 type State struct {
@@ -16,15 +17,16 @@ type State struct {
 
 // Chip is the state of one 8259A.
 type Chip struct {
-	Lines, IRR, IMR, ISR uint8
-	ELCR                 uint8
-	Base                 uint8 // vector of input 0
-	Priority             uint8 // input with the highest priority
-	InitStep             uint8 // which ICW comes next, 0 when initialised
-	ICW4                 bool
-	ReadISR, Poll        bool
-	AutoEOI, RotateAEOI  bool
-	SpecialMask, Nested  bool
+	Lines, IMR, ISR     uint8
+	Edges               uint8 // inputs that rose, and have neither fallen nor been acknowledged since
+	ELCR                uint8 // inputs that are level-triggered
+	Base                uint8 // vector of input 0
+	Priority            uint8 // input with the highest priority
+	InitStep            uint8 // which ICW comes next, 0 when initialised
+	ICW4, Single        bool
+	ReadISR, Poll       bool
+	AutoEOI, RotateAEOI bool
+	SpecialMask, Nested bool
 }
 
 // PIC is the pair; the second hangs on input 2 of the first.
@@ -66,6 +68,11 @@ func (p *PIC) Restore(decode func(any) error) error {
 	if s.Version != 1 {
 		return fmt.Errorf("version %d, this program reads 1", s.Version)
 	}
+	for i := range s.Chip {
+		if c := &s.Chip[i]; c.Priority > 7 || c.InitStep > 4 || c.Base&7 != 0 {
+			return fmt.Errorf("controller %d with priority %d, base %#x, initialisation step %d", i, c.Priority, c.Base, c.InitStep)
+		}
+	}
 	p.State = s
 	return nil
 }
@@ -84,16 +91,15 @@ func (c *Chip) set(n uint8, level bool) {
 	bit := uint8(1) << n
 	if !level {
 		c.Lines &^= bit
-		if c.ELCR&bit != 0 {
-			c.IRR &^= bit
-		}
+		c.Edges &^= bit // an input has to stay high until it is acknowledged
 		return
 	}
-	if c.Lines&bit == 0 || c.ELCR&bit != 0 {
-		c.IRR |= bit
-	}
+	c.Edges |= bit &^ c.Lines
 	c.Lines |= bit
 }
+
+// irr is the interrupt request register.
+func (c *Chip) irr() uint8 { return c.Edges&^c.ELCR | c.Lines&c.ELCR }
 
 // rank returns how far input n is from the highest priority.
 func (c *Chip) rank(n uint8) uint8 { return (n - c.Priority) & 7 }
@@ -110,13 +116,16 @@ func (c *Chip) highest(set uint8) uint8 {
 
 // request returns the input that asks for service now, or 8.
 func (c *Chip) request() uint8 {
-	n := c.highest(c.IRR &^ c.IMR)
+	n := c.highest(c.irr() &^ c.IMR)
 	if n == 8 {
 		return 8
 	}
 	isr := c.ISR
 	if c.SpecialMask {
 		isr &^= c.IMR
+	}
+	if c.Nested && n == cascade {
+		isr &^= 1 << cascade // the other controller may have something more urgent
 	}
 	if s := c.highest(isr); s != 8 && c.rank(s) <= c.rank(n) {
 		return 8
@@ -125,7 +134,7 @@ func (c *Chip) request() uint8 {
 }
 
 func (p *PIC) update() {
-	p.Chip[0].set(2, p.Chip[1].request() != 8)
+	p.Chip[0].set(cascade, p.Chip[1].request() != 8)
 	p.intr.Set(p.Pending())
 }
 
@@ -141,14 +150,16 @@ func (p *PIC) Ack() uint8 {
 	}
 	c.acknowledge(n)
 	v := c.Base | n
-	if n == 2 {
+	if n == cascade {
 		s := &p.Chip[1]
-		if m := s.request(); m != 8 {
-			s.acknowledge(m)
-			v = s.Base | m
+		m := s.request()
+		if m == 8 {
+			m = 7 // no bit is set in service
 		} else {
-			v = s.Base | 7
+			s.acknowledge(m)
 		}
+		v = s.Base | m
+		c.set(cascade, false) // if there is more, it is another edge
 	}
 	p.update()
 	return v
@@ -163,9 +174,7 @@ func (c *Chip) acknowledge(n uint8) {
 	} else {
 		c.ISR |= bit
 	}
-	if c.ELCR&bit == 0 {
-		c.IRR &^= bit
-	}
+	c.Edges &^= bit
 }
 
 // Ports returns the ports of controller i (0: 20H, 1: A0H).
@@ -185,6 +194,9 @@ func (r ports) In(port uint16, _ int) uint32 {
 			return 0
 		}
 		c.acknowledge(n)
+		if r.i == 1 {
+			r.p.Chip[0].set(cascade, false)
+		}
 		r.p.update()
 		return 0x80 | uint32(n)
 	}
@@ -194,14 +206,14 @@ func (r ports) In(port uint16, _ int) uint32 {
 	if c.ReadISR {
 		return uint32(c.ISR)
 	}
-	return uint32(c.IRR)
+	return uint32(c.irr())
 }
 
 func (r ports) Out(port uint16, _ int, v32 uint32) {
 	c, v := &r.p.Chip[r.i], uint8(v32)
 	switch {
 	case port == 0 && v&0x10 != 0: // ICW1
-		*c = Chip{Lines: c.Lines, ELCR: c.ELCR, InitStep: 2, ICW4: v&1 != 0, Base: c.Base}
+		*c = Chip{Lines: c.Lines, ELCR: c.ELCR, InitStep: 2, ICW4: v&1 != 0, Single: v&2 != 0, Base: c.Base}
 	case port == 0 && v&8 != 0: // OCW3
 		if v&0x40 != 0 {
 			c.SpecialMask = v&0x20 != 0
@@ -215,11 +227,11 @@ func (r ports) Out(port uint16, _ int, v32 uint32) {
 	case c.InitStep == 2:
 		c.Base = v & 0xf8
 		c.InitStep = 3
-	case c.InitStep == 3: // the cascade is wired
-		c.InitStep = 0
-		if c.ICW4 {
-			c.InitStep = 4
+		if c.Single {
+			c.lastICW()
 		}
+	case c.InitStep == 3: // the cascade is wired
+		c.lastICW()
 	case c.InitStep == 4:
 		c.AutoEOI = v&2 != 0
 		c.Nested = v&0x10 != 0
@@ -228,6 +240,14 @@ func (r ports) Out(port uint16, _ int, v32 uint32) {
 		c.IMR = v
 	}
 	r.p.update()
+}
+
+// lastICW expects ICW4, or nothing more.
+func (c *Chip) lastICW() {
+	c.InitStep = 0
+	if c.ICW4 {
+		c.InitStep = 4
+	}
 }
 
 func (c *Chip) endOfInterrupt(v uint8) {

@@ -1,8 +1,3 @@
-// Package pit is the 8254 interval timer of a PC and the system control port 61H
-// that gates its third channel (Intel 8254 data sheet).
-//
-// Counters are not ticked: what a counter reads follows from virtual time and the
-// time at which it was loaded. Only channel 0, whose output is an interrupt, has a timer.
 package pit
 
 import (
@@ -24,19 +19,49 @@ type State struct {
 
 // Channel is the state of one counter.
 type Channel struct {
-	Mode, Access uint8
-	BCD, Gate    bool
-	Reload       uint32 // 1 to 65536 (or 10000)
-	Loaded       bool
-	StartNs      uint64
-	WriteLow     uint8
-	WriteHalf    bool // the low byte has been written
-	ReadHalf     bool // the low byte has been read
-	Latched      bool
-	Latch        uint16
-	StatusValid  bool
-	Status       uint8
+	Control uint8 // the low six bits of the last control word
+	Gate    bool
+
+	// The counting element: clock Start is, or will be, the one at which it was loaded with Count.
+	Loaded bool
+	Count  uint32 // 1 to 65536, or 10000 in BCD
+	Start  uint64
+	// Stopped: it does not count, Held clocks after it was loaded.
+	Stopped bool
+	Held    uint64
+	// Next, if not zero, is a count that waits for clock When, or for a trigger.
+	Next uint32
+	When uint64
+
+	WriteLow    uint8
+	WriteHalf   bool // the low byte has been written
+	ReadHalf    bool // the low byte has been read
+	Latched     bool
+	Latch       uint16
+	StatusValid bool
+	Status      uint8
 }
+
+// Bits of the control word.
+const (
+	controlBCD   = 1 << 0
+	accessLow    = 1
+	accessHigh   = 2
+	controlMask  = 0x3f
+	statusNull   = 0x40
+	statusOutput = 0x80
+)
+
+// mode is 0 to 5; there are two ways to write modes 2 and 3.
+func (c *Channel) mode() uint8 {
+	m := c.Control >> 1 & 7
+	if m > 5 {
+		m -= 4
+	}
+	return m
+}
+
+func (c *Channel) access() uint8 { return c.Control >> 4 & 3 }
 
 // PIT is the timer.
 type PIT struct {
@@ -61,7 +86,8 @@ func (p *PIT) Name() string { return "pit" }
 func (p *PIT) Reset() {
 	p.State = State{Version: 1}
 	for i := range p.Channel {
-		p.Channel[i] = Channel{Access: 3, Reload: 65536, Gate: i < 2}
+		// Undefined at power-on. Mode 2 with a count to come: an output that is high and does nothing.
+		p.Channel[i] = Channel{Control: 0x34, Count: 65536, Gate: i < 2}
 	}
 	p.timer.Stop()
 }
@@ -79,91 +105,174 @@ func (p *PIT) Restore(decode func(any) error) error {
 		return fmt.Errorf("version %d, this program reads 1", s.Version)
 	}
 	for _, c := range s.Channel {
-		if c.Reload == 0 || c.Reload > 65536 || c.Mode > 5 {
-			return fmt.Errorf("a counter in mode %d with reload value %d", c.Mode, c.Reload)
+		if c.Count == 0 || c.Count > 65536 || c.Next > 65536 || c.Control&^controlMask != 0 || c.access() == 0 {
+			return fmt.Errorf("a counter with control word %#x and counts %d and %d", c.Control, c.Count, c.Next)
 		}
 	}
 	p.State = s
 	return nil
 }
 
-// ticks returns how many input clocks fit ns, and nsOf its inverse, rounded up.
+// ticks returns how many input clocks fit ns.
 func ticks(ns uint64) uint64 {
 	hi, lo := bits.Mul64(ns, Hz)
 	q, _ := bits.Div64(hi, lo, 1e9)
 	return q
 }
 
-func nsOf(ticks uint64) uint64 {
-	hi, lo := bits.Mul64(ticks, 1e9)
+// nsOf returns the first nanosecond of an input clock, or Never where time does not reach it.
+func nsOf(clock uint64) uint64 {
+	hi, lo := bits.Mul64(clock, 1e9)
 	lo, c := bits.Add64(lo, Hz-1, 0)
+	if hi+c >= Hz {
+		return dev.Never
+	}
 	q, _ := bits.Div64(hi+c, lo, Hz)
 	return q
 }
 
-func (p *PIT) elapsed(c *Channel) uint64 { return ticks(p.q.Now() - c.StartNs) }
+func (p *PIT) clock() uint64 { return ticks(p.q.Now()) }
 
-// count returns what the counter reads now.
-func (p *PIT) count(c *Channel) uint16 {
-	if !c.Loaded {
-		return uint16(c.Reload)
+// counted returns how many clocks the counter has counted since it was loaded.
+func (c *Channel) counted(now uint64) uint64 {
+	switch {
+	case c.Stopped:
+		return c.Held
+	case now < c.Start:
+		return 0
 	}
-	n := p.elapsed(c)
-	r := uint64(c.Reload)
-	switch c.Mode {
+	return now - c.Start
+}
+
+// settle loads a count that has waited for the end of a cycle which is over.
+func (c *Channel) settle(now uint64) {
+	if c.Next == 0 || c.Stopped || now < c.When {
+		return
+	}
+	switch c.mode() {
 	case 2:
-		return uint16(r - n%r)
+		c.Start = c.When
 	case 3:
-		return uint16(r - n*2%r&^1)
+		high := c.squareHigh(c.When - c.Start)
+		c.Start = c.When
+		if !high { // the new count begins with its low half
+			c.Start -= uint64(c.Next+1) / 2
+		}
+	default:
+		return // it waits for a trigger
 	}
-	return uint16(r - n)
+	c.Count, c.Next = c.Next, 0
+}
+
+// squareHigh is the output of mode 3 after n clocks: an odd count is high for one clock more than it is low.
+func (c *Channel) squareHigh(n uint64) bool { return n%uint64(c.Count) < uint64(c.Count+1)/2 }
+
+// cycleEnd returns the clock at which the current cycle of mode 2 or half of mode 3 ends.
+func (c *Channel) cycleEnd(now uint64) uint64 {
+	if now < c.Start {
+		now = c.Start
+	}
+	n, r := now-c.Start, uint64(c.Count)
+	whole := c.Start + (n/r+1)*r
+	if half := (r + 1) / 2; c.mode() == 3 && n%r < half && half < r {
+		return whole - r + half
+	}
+	return whole
+}
+
+// value returns what the counter reads.
+func (c *Channel) value(now uint64) uint16 {
+	c.settle(now)
+	n, r := uint64(0), uint64(c.Count)
+	if c.Loaded {
+		n = c.counted(now)
+	}
+	// Below zero it goes on with the largest number that it can show.
+	base := uint64(65536)
+	if c.Control&controlBCD != 0 {
+		base = 10000
+	}
+	v := (r%base + base - n%base) % base
+	switch c.mode() {
+	case 2:
+		v = (r - n%r) % base
+	case 3:
+		at := n % r
+		if !c.squareHigh(n) {
+			at -= (r + 1) / 2
+		}
+		v = (r&^1 - 2*at) % base
+	}
+	if c.Control&controlBCD != 0 {
+		v = v%10 | v/10%10<<4 | v/100%10<<8 | v/1000%10<<12
+	}
+	return uint16(v)
 }
 
 // output returns the level of the counter's output.
-func (p *PIT) output(c *Channel) bool {
+func (c *Channel) output(now uint64) bool {
+	c.settle(now)
 	if !c.Loaded {
-		return c.Mode != 0
+		return c.mode() != 0
 	}
-	n, r := p.elapsed(c), uint64(c.Reload)
-	switch c.Mode {
+	n, r := c.counted(now), uint64(c.Count)
+	switch c.mode() {
 	case 0, 1:
 		return n >= r
 	case 2:
-		return n%r != r-1
+		return c.Stopped || n%r != r-1 || now < c.Start
 	case 3:
-		return n%r < (r+1)/2
+		return c.Stopped || c.squareHigh(n)
 	}
 	return n != r
 }
 
-// arm sets channel 0's timer for its next rising edge.
-func (p *PIT) arm() {
-	c := &p.Channel[0]
-	if !c.Loaded {
-		p.timer.Stop()
-		return
+// edge returns the clock of the next edge of the output that has to be told of.
+func (c *Channel) edge(now uint64) (clock uint64, ok bool) {
+	c.settle(now)
+	if !c.Loaded || c.Stopped {
+		return 0, false
 	}
-	n, r := p.elapsed(c), uint64(c.Reload)
-	switch c.Mode {
+	n, r := c.counted(now), uint64(c.Count)
+	switch c.mode() {
+	case 0, 1:
+		return c.Start + r, n < r
 	case 2, 3:
-		p.timer.Set(c.StartNs + nsOf((n/r+1)*r))
-	default:
-		if n < r {
-			p.timer.Set(c.StartNs + nsOf(r))
-		} else {
-			p.timer.Stop()
-		}
+		return c.cycleEnd(now), true
+	}
+	return c.Start + r + 1, n <= r
+}
+
+// arm sets channel 0's timer.
+func (p *PIT) arm() {
+	if clock, ok := p.Channel[0].edge(p.clock()); ok {
+		p.timer.Set(nsOf(clock))
+	} else {
+		p.timer.Stop()
 	}
 }
 
 func (p *PIT) expire() {
-	dev.Pulse(p.irq)
+	if c := &p.Channel[0]; c.output(p.clock()) {
+		p.irq.Set(false) // the low clock before it
+		p.irq.Set(true)
+	} else {
+		p.irq.Set(false)
+	}
 	p.arm()
 }
 
-func (p *PIT) load(i int, v uint32) {
-	c := &p.Channel[i]
-	if c.BCD {
+// changed follows whatever software does to channel i.
+func (p *PIT) changed(i int) {
+	if i == 0 {
+		p.irq.Set(p.Channel[0].output(p.clock()))
+		p.arm()
+	}
+}
+
+// write gives a counter a new count.
+func (c *Channel) write(v uint32, now uint64) {
+	if c.Control&controlBCD != 0 {
 		v = v&15 + v>>4&15*10 + v>>8&15*100 + v>>12&15*1000
 		if v == 0 {
 			v = 10000
@@ -172,16 +281,55 @@ func (p *PIT) load(i int, v uint32) {
 	if v == 0 {
 		v = 65536
 	}
-	c.Reload, c.Loaded, c.StartNs = v, true, p.q.Now()
-	if i == 0 {
-		p.irq.Set(false)
-		p.arm()
+	c.settle(now)
+	switch m := c.mode(); {
+	case m == 1 || m == 5:
+		c.Next, c.When = v, 0
+	case (m == 2 || m == 3) && c.Loaded && (c.Stopped || now >= c.Start):
+		c.Next, c.When = v, 0
+		if !c.Stopped {
+			c.When = c.cycleEnd(now)
+		}
+	default:
+		c.Loaded, c.Count, c.Start, c.Next = true, v, now+1, 0
+		c.Stopped, c.Held = !c.Gate, 0
 	}
+}
+
+// setGate is the counter's gate input.
+func (c *Channel) setGate(on bool, now uint64) {
+	if on == c.Gate {
+		return
+	}
+	c.settle(now)
+	c.Gate = on
+	m := c.mode()
+	switch {
+	case m == 1 || m == 5:
+		if on && (c.Next != 0 || c.Loaded) {
+			c.trigger(now)
+		}
+	case !c.Loaded:
+	case !on:
+		c.Held, c.Stopped = c.counted(now), true
+	case m == 2 || m == 3:
+		c.trigger(now)
+	default:
+		c.Start, c.Stopped = now-min(c.Held, now), false
+	}
+}
+
+// trigger begins the count anew.
+func (c *Channel) trigger(now uint64) {
+	if c.Next != 0 {
+		c.Count, c.Next = c.Next, 0
+	}
+	c.Loaded, c.Stopped, c.Start = true, false, now+1
 }
 
 // In implements dev.Ports, for ports 40H to 43H.
 func (p *PIT) In(port uint16, _ int) uint32 {
-	if port == 3 {
+	if port > 2 {
 		return 0xff
 	}
 	c := &p.Channel[port]
@@ -191,16 +339,13 @@ func (p *PIT) In(port uint16, _ int) uint32 {
 	}
 	v := c.Latch
 	if !c.Latched {
-		v = p.count(c)
-		if c.BCD {
-			v = v%10 | v/10%10<<4 | v/100%10<<8 | v/1000%10<<12
-		}
+		v = c.value(p.clock())
 	}
-	switch c.Access {
-	case 1:
+	switch c.access() {
+	case accessLow:
 		c.Latched = false
 		return uint32(v & 0xff)
-	case 2:
+	case accessHigh:
 		c.Latched = false
 		return uint32(v >> 8)
 	}
@@ -214,73 +359,70 @@ func (p *PIT) In(port uint16, _ int) uint32 {
 
 // Out implements dev.Ports.
 func (p *PIT) Out(port uint16, _ int, v32 uint32) {
-	v := uint8(v32)
+	v, now := uint8(v32), p.clock()
 	if port < 3 {
-		c := &p.Channel[port]
-		switch {
-		case c.Access == 1:
-			p.load(int(port), uint32(v))
-		case c.Access == 2:
-			p.load(int(port), uint32(v)<<8)
-		case !c.WriteHalf:
-			c.WriteLow, c.WriteHalf = v, true
-			if c.Mode == 0 {
-				c.Loaded = false // the first byte stops the count
-			}
-		default:
-			c.WriteHalf = false
-			p.load(int(port), uint32(v)<<8|uint32(c.WriteLow))
-		}
+		p.writeCount(int(port), v, now)
 		return
 	}
-	if v>>6 == 3 { // read back
-		for i := range p.Channel {
-			if v>>(i+1)&1 == 0 {
-				continue
-			}
-			c := &p.Channel[i]
-			if v&0x20 == 0 {
-				p.latch(c)
-			}
-			if v&0x10 == 0 && !c.StatusValid {
-				c.Status = c.Access<<4 | c.Mode<<1
-				if c.BCD {
-					c.Status |= 1
-				}
-				if !c.Loaded {
-					c.Status |= 0x40
-				}
-				if p.output(c) {
-					c.Status |= 0x80
-				}
-				c.StatusValid = true
-			}
-		}
-		return
-	}
-	c := &p.Channel[v>>6]
-	if v>>4&3 == 0 {
-		p.latch(c)
-		return
-	}
-	mode := v >> 1 & 7
-	if mode > 5 {
-		mode -= 4
-	}
-	*c = Channel{Mode: mode, Access: v >> 4 & 3, BCD: v&1 != 0, Gate: c.Gate, Reload: 65536}
-	if v>>6 == 0 {
-		p.timer.Stop()
+	i := int(v >> 6)
+	switch {
+	case i == 3:
+		p.readBack(v, now)
+	case v>>4&3 == 0:
+		p.Channel[i].latch(now)
+	default:
+		c := &p.Channel[i]
+		*c = Channel{Control: v & controlMask, Gate: c.Gate, Count: 65536}
+		p.changed(i)
 	}
 }
 
-func (p *PIT) latch(c *Channel) {
-	if c.Latched {
-		return
+func (p *PIT) writeCount(i int, v uint8, now uint64) {
+	c := &p.Channel[i]
+	switch c.access() {
+	case accessLow:
+		c.write(uint32(v), now)
+	case accessHigh:
+		c.write(uint32(v)<<8, now)
+	default:
+		if !c.WriteHalf {
+			c.WriteLow, c.WriteHalf = v, true
+			if c.mode() == 0 {
+				c.Loaded = false // the first byte stops the count, and lowers the output
+			}
+			break
+		}
+		c.WriteHalf = false
+		c.write(uint32(v)<<8|uint32(c.WriteLow), now)
 	}
-	c.Latch, c.Latched = p.count(c), true
-	if c.BCD {
-		v := c.Latch
-		c.Latch = v%10 | v/10%10<<4 | v/100%10<<8 | v/1000%10<<12
+	p.changed(i)
+}
+
+// readBack executes the read-back command: it latches counts and statuses.
+func (p *PIT) readBack(v uint8, now uint64) {
+	for i := range p.Channel {
+		if v>>(i+1)&1 == 0 {
+			continue
+		}
+		c := &p.Channel[i]
+		if v&0x20 == 0 {
+			c.latch(now)
+		}
+		if v&0x10 == 0 && !c.StatusValid {
+			c.StatusValid, c.Status = true, c.Control
+			if c.output(now) {
+				c.Status |= statusOutput
+			}
+			if !c.Loaded || c.Next != 0 || !c.Stopped && now < c.Start {
+				c.Status |= statusNull
+			}
+		}
+	}
+}
+
+func (c *Channel) latch(now uint64) {
+	if !c.Latched {
+		c.Latch, c.Latched = c.value(now), true
 	}
 }
 
@@ -292,10 +434,10 @@ type port61 struct{ p *PIT }
 func (r port61) In(uint16, int) uint32 {
 	p := r.p
 	v := uint32(p.State.Port61 & 0x0f)
-	if ticks(p.q.Now())/18&1 != 0 { // refresh toggles every 15 µs
+	if p.clock()/18&1 != 0 { // refresh toggles every 15 µs
 		v |= 0x10
 	}
-	if p.output(&p.Channel[2]) {
+	if p.Channel[2].output(p.clock()) {
 		v |= 0x20
 	}
 	return v
@@ -304,10 +446,5 @@ func (r port61) In(uint16, int) uint32 {
 func (r port61) Out(_ uint16, _ int, v uint32) {
 	p := r.p
 	p.State.Port61 = uint8(v) & 0x0f
-	c := &p.Channel[2]
-	gate := v&1 != 0
-	if gate && !c.Gate && c.Loaded {
-		c.StartNs = p.q.Now() // a rising gate starts the count anew
-	}
-	c.Gate = gate
+	p.Channel[2].setGate(v&1 != 0, p.clock())
 }

@@ -56,8 +56,8 @@ func key(line []byte) string {
 	return string(processID.ReplaceAll(line, []byte("$1$2#$3$4$5")))
 }
 
-// context is how many lines are shown around a difference.
-const context = 3
+// contextLines is how many lines are shown around a difference.
+const contextLines = 3
 
 // Align compares two consoles line by line.
 func Align(golden, faulty []byte) (d ConsoleDiff) {
@@ -81,18 +81,18 @@ func Align(golden, faulty []byte) (d ConsoleDiff) {
 		}
 		if kind == ' ' {
 			same++
-			if h != nil && same <= 2*context {
+			if h != nil && same <= 2*contextLines {
 				h.Lines = append(h.Lines, l)
 			}
 			return
 		}
-		if h == nil || same > 2*context {
+		if h == nil || same > 2*contextLines {
 			if h != nil { // the last one keeps only the lines after it that belong to it
-				h.Lines = h.Lines[:len(h.Lines)-context]
+				h.Lines = h.Lines[:len(h.Lines)-contextLines]
 			}
 			d.Hunks = append(d.Hunks, Hunk{})
 			h = &d.Hunks[len(d.Hunks)-1]
-			for k := min(context, i, j); k > 0; k-- {
+			for k := min(contextLines, i, j); k > 0; k-- {
 				h.Lines = append(h.Lines, Line{' ', i - k + 1, j - k + 1, text(b[j-k])})
 			}
 			h.GoldenLine, h.FaultyLine = i+1-len(h.Lines), j+1-len(h.Lines)
@@ -108,8 +108,8 @@ func Align(golden, faulty []byte) (d ConsoleDiff) {
 	for _, e := range edits(x, y) {
 		emit(e.kind, e.i, e.j)
 	}
-	if h != nil && same > context {
-		h.Lines = h.Lines[:len(h.Lines)-(min(same, 2*context)-context)]
+	if h != nil && same > contextLines {
+		h.Lines = h.Lines[:len(h.Lines)-(min(same, 2*contextLines)-contextLines)]
 	}
 	d.Equal = len(d.Hunks) == 0
 	return d

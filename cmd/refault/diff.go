@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
 
 	"refault/compare"
+	"refault/replay"
 )
 
 var diffVerb = verb{
@@ -20,20 +22,7 @@ Status 0: no difference. Status 1: there is one.`,
 	args:    "GOLDEN FAULTY", minArgs: 2, maxArgs: 2,
 	flags: jsonFlag,
 	run: func(ctx context.Context, a *app, c *call) (int, error) {
-		g, err := a.open(c.args[0])
-		if err != nil {
-			return 0, err
-		}
-		defer g.Close()
-		f, err := a.open(c.args[1])
-		if err != nil {
-			return 0, err
-		}
-		defer f.Close()
-		defer withCancel(ctx, func() { g.Interrupt(); f.Interrupt() })()
-		prog := newProgress(a.err, "comparing")
-		r, err := compare.Diff(g, f, compare.Options{Symbols: symbolsOrNot(g.Manifest).Name, Progress: prog.at})
-		prog.done()
+		r, err := diffOf(ctx, a, c.args[0], c.args[1])
 		if err != nil {
 			return 0, err
 		}
@@ -47,6 +36,34 @@ Status 0: no difference. Status 1: there is one.`,
 		printReport(a.out, r)
 		return status, nil
 	},
+}
+
+// pairOf opens a golden and a faulty recording. undo closes them.
+func pairOf(ctx context.Context, a *app, golden, faulty string) (g, f *replay.Player, undo func(), err error) {
+	if g, err = a.open(golden); err != nil {
+		return nil, nil, nil, err
+	}
+	if f, err = a.open(faulty); err != nil {
+		return nil, nil, nil, errors.Join(err, g.Close())
+	}
+	stop := withCancel(ctx, func() { g.Interrupt(); f.Interrupt() })
+	return g, f, func() {
+		stop()
+		g.Close()
+		f.Close()
+	}, nil
+}
+
+// diffOf compares two recordings.
+func diffOf(ctx context.Context, a *app, golden, faulty string) (*compare.Report, error) {
+	g, f, undo, err := pairOf(ctx, a, golden, faulty)
+	if err != nil {
+		return nil, err
+	}
+	defer undo()
+	prog := newProgress(a.err, "comparing")
+	defer prog.done()
+	return compare.Diff(g, f, compare.Options{Symbols: symbolsOrNot(g.Manifest).Name, Progress: prog.at})
 }
 
 func printReport(w io.Writer, r *compare.Report) {

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"refault/replay"
 	"refault/replay/gdb"
 	"refault/vmm"
 )
@@ -55,7 +54,7 @@ to GDB by themselves. Nothing can be changed: this is what happened.
 		case host == "":
 			host = "localhost"
 		}
-		p, err := replay.Open(c.args[0])
+		p, err := a.open(c.args[0])
 		if err != nil {
 			return 0, err
 		}
@@ -155,7 +154,7 @@ has one. With -o, as a file that debuggers read: gdb -ex 'symbol-file kernel.sym
 	},
 	run: func(_ context.Context, a *app, c *call) (int, error) {
 		s := c.flags.(*symbolsFlags)
-		p, err := replay.Open(c.args[0])
+		p, err := a.open(c.args[0])
 		if err != nil {
 			return 0, err
 		}

@@ -173,6 +173,8 @@ func TestMistakes(t *testing.T) {
 		t.Fatal(err)
 	}
 	newRec := filepath.Join(dir, "new.rec")
+	other := filepath.Join(dir, "other.rec")
+	must(t, append(append([]string{"record", "-o", other, "-q"}, flags...), "--memory", "8M")...)
 	machine := func(more ...string) []string {
 		return append(append([]string{"record", "-o", newRec}, flags...), more...)
 	}
@@ -228,6 +230,8 @@ func TestMistakes(t *testing.T) {
 		{[]string{"snapshot", "eat", rec}, `"eat"`},
 		{[]string{"snapshot", "take", rec}, "--at is missing"},
 		{[]string{"log", rec, "--match", "("}, "--match"},
+		{[]string{"diff", rec, other}, "different machines"},
+		{[]string{"diff", rec, filepath.Join(dir, "none.rec")}, "no such file"},
 
 		{[]string{"inject", rec, "-o", newRec}, "--fault is missing"},
 		{[]string{"inject", rec, "--fault", "reg:name=rax,bit=1@step:5"}, "-o is missing"},

@@ -155,7 +155,7 @@ func TestHostileDeviceStates(t *testing.T) {
 			n := 0
 			variants(v, "", func(v any, what string) {
 				n++
-				if n%5 != 0 || testing.Short() && n%25 != 0 { // the rest is for FuzzDeviceState
+				if n%9 != 0 || testing.Short() && n%27 != 0 { // the rest is for FuzzDeviceState
 					return
 				}
 				enc, err := msgpack.Marshal(v)
@@ -233,14 +233,14 @@ func TestHostileFloatingPointState(t *testing.T) {
 	}
 }
 
-// TestFlippedRegisterBits flips every bit of every register, as a fault may, and lets the guest run on.
+// TestFlippedRegisterBits flips bits of every register, every seventh of all, as a fault may, and lets the guest run on.
 func TestFlippedRegisterBits(t *testing.T) {
 	h := newHostile(t)
 	m := h.m.Machine
 	n := 0
 	for _, r := range x86.Registers() {
 		for bit := range 8 * r.Size {
-			if n++; n%23 != 0 && (testing.Short() || r.Size > 8) && r.Name != "mxcsr" {
+			if n++; n%7 != 0 && r.Name != "mxcsr" && r.Name != "fcw" || testing.Short() && n%21 != 0 {
 				continue
 			}
 			if err := h.restore(h.at); err != nil {

@@ -42,7 +42,7 @@ func open(dir string, images []disk.Image) (p *Player, err error) {
 	}
 	p.snaps.Blank()
 	if steps := p.snaps.Steps(); len(steps) == 0 || steps[0] > p.End() {
-		return nil, errors.Join(fmt.Errorf("its recorder ended before the first snapshot was written: %w", traces.ErrEmpty), p.Close())
+		return nil, errors.Join(fmt.Errorf("it has no whole snapshot: its recorder ended too early, or it was copied in part: %w", traces.ErrEmpty), p.Close())
 	}
 	p.track = newTracker(p.m.Machine)
 	p.track.onDirty = p.snaps.Changed
@@ -86,7 +86,7 @@ func (p *Player) readLog() error {
 		return marks[i].ConsoleBytes > uint64(len(console)) || marks[i].EventCount > uint64(len(events))
 	})
 	if p.marks = marks[:n]; n == 0 {
-		return fmt.Errorf("its recorder ended before the first mark was written: %w", traces.ErrEmpty)
+		return fmt.Errorf("it has no mark that the other files bear out: its recorder ended too early, or it was copied in part: %w", traces.ErrEmpty)
 	}
 	p.console = console[:p.last().ConsoleBytes]
 	for i := range events[:p.last().EventCount] {

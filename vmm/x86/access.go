@@ -61,10 +61,10 @@ func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 	addend := c.hostAddr(off) - va
 	if e.read != page || e.addend != addend {
 		c.Counts.Misses++
-		*e = tlbEntry{read: page, write: tlbNone, addend: addend, noted: tlbNone}
-		if page <= lowerHalf {
-			m.filled[m.viewID].add(uint16(va >> mem.PageShift % tlbSize))
+		if e.read == tlbNone {
+			m.filled[m.viewID].add(va >> mem.PageShift % tlbSize)
 		}
+		*e = tlbEntry{read: page, write: tlbNone, addend: addend, noted: tlbNone}
 	}
 	if kind == Write && p.writable {
 		if f&(mem.Code|mem.Table) != 0 {

@@ -138,7 +138,7 @@ func NewCPU(id int, ram *mem.RAM, bus Bus) (*CPU, error) {
 		return nil, fmt.Errorf("processor %d: %w", id, err)
 	}
 	c := &CPU{State: &a.state, ID: id, RAM: ram, Bus: bus, area: a}
-	c.mmu.tlbs = &a.tlbs
+	c.mmu.init(&a.tlbs)
 	c.mmu.grants = make([]uint32, ram.Pages())
 	c.DeliveredAt = never
 	if c.FPU, err = fpu.New(); err != nil {

@@ -15,7 +15,7 @@ import (
 // are ever cached.
 
 const (
-	tlbSize  = 4096
+	tlbSize  = 16384
 	tlbNone  = 1         // a tag that matches no page address
 	itlbSize = 2048      // instruction pages
 	physMask = 1<<40 - 1 // MAXPHYADDR is 40
@@ -131,42 +131,67 @@ type mmu struct {
 	tables []tableInfo // by page of RAM
 	low    bool        // viewSuper may hold entries of the lower half
 	filled [numViews]filled
-	grants []uint32 // by page of RAM: the entry that may grant writes to it, plus one; or grantsMany
-	epoch  uint64   // counts the times that all of the lower half was forgotten
+
+	filledCode [2]filled
+	grants     []uint32 // by page of RAM: the entry that may grant writes to it, plus one; or grantsMany
+	epoch      uint64   // counts the times that all of the lower half was forgotten
 }
 
-// filled lists the entries of a view that may map the lower half, so that a
-// change of address space can forget them without looking at all.
+// filled lists the entries of a table that hold something, so that most of it can
+// be forgotten without looking at all of it. An entry may be listed twice.
 type filled struct {
-	at [tlbSize]uint16
-	n  int // beyond tlbSize: too many to list
+	at [4096]uint16
+	n  int // beyond the array: too many to list
 }
 
-func (f *filled) add(i uint16) {
-	if f.n < tlbSize {
-		f.at[f.n] = i
+func (f *filled) add(i uint64) {
+	if f.n < len(f.at) {
+		f.at[f.n] = uint16(i)
 	}
 	f.n++
 }
 
-// forgetLower forgets what a view says of the lower half.
-func (m *mmu) forgetLower(v int) {
-	f := &m.filled[v]
-	t := &m.data[v]
-	if f.n > tlbSize {
-		for i := range t {
-			if t[i].read <= lowerHalf {
-				t[i].forget()
+// sweep calls keep for all entries that hold something, and goes on listing those for which it reports true.
+func (f *filled) sweep(size int, keep func(i int) bool) {
+	if f.n > len(f.at) {
+		f.n = 0
+		for i := range size {
+			if keep(i) {
+				f.add(uint64(i))
 			}
 		}
-	} else {
-		for _, i := range f.at[:f.n] {
-			if t[i].read <= lowerHalf {
-				t[i].forget()
-			}
+		return
+	}
+	listed := f.at[:f.n]
+	f.n = 0
+	for _, i := range listed {
+		if keep(int(i)) {
+			f.add(uint64(i))
 		}
 	}
-	f.n = 0
+}
+
+// init takes over zeroed memory, which says something, and which Reset has to clear.
+func (m *mmu) init(t *tlbs) {
+	m.tlbs = t
+	for v := range m.filled {
+		m.filled[v].n = len(m.filled[v].at) + 1
+	}
+	for u := range m.filledCode {
+		m.filledCode[u].n = len(m.filledCode[u].at) + 1
+	}
+}
+
+// forgetData forgets what a view says of linear addresses first to last.
+func (m *mmu) forgetData(v int, first, last uint64) {
+	t := &m.data[v]
+	m.filled[v].sweep(tlbSize, func(i int) bool {
+		e := &t[i]
+		if e.read >= first && e.read <= last {
+			e.forget()
+		}
+		return e.read != tlbNone
+	})
 }
 
 func (m *mmu) select_(c *CPU) {
@@ -198,8 +223,7 @@ func (c *CPU) FlushTLB() {
 	m := &c.mmu
 	c.Counts.Flushes++
 	for v := range m.data {
-		clearTLB(&m.data[v])
-		m.filled[v].n = 0
+		m.forgetData(v, 0, allAddresses)
 	}
 	m.low = false
 	m.epoch++
@@ -209,20 +233,25 @@ func (c *CPU) FlushTLB() {
 // flushCode forgets the translations of instruction addresses first to last.
 func (c *CPU) flushCode(first, last uint64) {
 	for u := range c.mmu.code {
-		for i := range c.mmu.code[u] {
-			if e := &c.mmu.code[u][i]; e.tag >= first && e.tag <= last {
+		t := &c.mmu.code[u]
+		if n := (last - first) >> mem.PageShift; n < 64 {
+			for i := range n + 1 {
+				if e := &t[(first>>mem.PageShift+i)%itlbSize]; e.tag >= first && e.tag <= last {
+					e.tag = tlbNone
+				}
+			}
+			continue
+		}
+		c.mmu.filledCode[u].sweep(itlbSize, func(i int) bool {
+			e := &t[i]
+			if e.tag >= first && e.tag <= last {
 				e.tag = tlbNone
 			}
-		}
+			return e.tag != tlbNone
+		})
 	}
 	if c.CodeFlushed != nil {
 		c.CodeFlushed(first, last)
-	}
-}
-
-func clearTLB(t *[tlbSize]tlbEntry) {
-	for i := range t {
-		t[i].forget()
 	}
 }
 
@@ -249,10 +278,10 @@ func (c *CPU) SetCR3(v uint64) {
 	}
 	m.epoch++
 	c.noteTable(b, 0, 4)
-	m.forgetLower(viewUser)
-	m.forgetLower(viewSuperAC)
+	m.forgetData(viewUser, 0, lowerHalf)
+	m.forgetData(viewSuperAC, 0, lowerHalf)
 	if m.low {
-		m.forgetLower(viewSuper)
+		m.forgetData(viewSuper, 0, lowerHalf)
 		m.low = false
 	}
 	c.flushCode(0, lowerHalf)
@@ -270,17 +299,15 @@ func (c *CPU) flushRange(first, last uint64) {
 		if v == viewSuper && last <= lowerHalf && !m.low {
 			continue
 		}
-		t := &m.data[v]
-		n := (last-first)>>mem.PageShift + 1
-		at := first >> mem.PageShift
-		if n >= tlbSize {
-			n, at = tlbSize, 0
-		}
-		for i := range n {
-			if e := &t[(at+i)%tlbSize]; e.read >= first && e.read <= last {
-				e.forget()
+		if n := (last - first) >> mem.PageShift; n < 1024 {
+			for i := range n + 1 {
+				if e := &m.data[v][(first>>mem.PageShift+i)%tlbSize]; e.read >= first && e.read <= last {
+					e.forget()
+				}
 			}
+			continue
 		}
+		m.forgetData(v, first, last)
 	}
 	c.flushCode(first, last)
 }
@@ -662,9 +689,16 @@ func (c *CPU) FetchPage(va uint64) (off uint64, ok bool) {
 	p := c.walk(va, Fetch, user == 1, true)
 	off, ok = c.RAM.Offset(p.pa &^ (mem.PageSize - 1))
 	if ok && c.RAM.Flags(off)&mem.Watched == 0 && !c.ObservesCode(va) {
-		*e = itlbEntry{tag, off}
+		c.mmu.setCode(user, e, itlbEntry{tag, off})
 	}
 	return off, ok
+}
+
+func (m *mmu) setCode(user int, e *itlbEntry, v itlbEntry) {
+	if e.tag == tlbNone {
+		m.filledCode[user].add(v.tag >> mem.PageShift % itlbSize)
+	}
+	*e = v
 }
 
 // CodeOffset is FetchPage for an engine that fetches nothing yet: it returns the offset
@@ -691,6 +725,6 @@ func (c *CPU) CodeOffset(va uint64) (off uint64, ok bool) {
 	if !ok || c.RAM.Flags(off)&mem.Watched != 0 || c.ObservesCode(page) {
 		return 0, false
 	}
-	*e = itlbEntry{page, off}
+	c.mmu.setCode(user, e, itlbEntry{page, off})
 	return off + va%mem.PageSize, true
 }

@@ -266,5 +266,6 @@ const (
 	ccE  = 4
 	ccNE = 5
 	ccBE = 6
+	ccA  = 7
 	ccS  = 8
 )

@@ -30,6 +30,9 @@ const (
 	offLimit  = int32(unsafe.Offsetof(x86.Segment{}.Limit))
 	offAttr   = int32(unsafe.Offsetof(x86.Segment{}.Attr))
 	offCPL    = int32(unsafe.Offsetof(x86.State{}.CPL)) - bias
+	offCR0    = int32(unsafe.Offsetof(x86.State{}.CR0)) - bias
+	offCR2    = int32(unsafe.Offsetof(x86.State{}.CR2)) - bias
+	offCR3    = int32(unsafe.Offsetof(x86.State{}.CR3)) - bias
 	offCR4    = int32(unsafe.Offsetof(x86.State{}.CR4)) - bias
 	offSTAR   = int32(unsafe.Offsetof(x86.State{}.STAR)) - bias
 	offLSTAR  = int32(unsafe.Offsetof(x86.State{}.LSTAR)) - bias

@@ -18,9 +18,8 @@ const (
 	codeBytes  = 64 << 20
 	maxCode    = 64 << 10 // that one block may take
 	maxInsts   = 64       // in a block
-	hotDefault = 12       // visits of a block before it is translated
-	jumpSlots  = 8192     // of each table of jump targets
-	heatSlots  = 1 << 16
+	hotDefault = 4        // visits of a block before it is translated
+	jumpSlots  = 16384    // of each table of jump targets
 	tableSlots = 1 << 16
 	noTarget   = 1 << 62 // no canonical address
 	numModes   = 3       // ViewSuper, ViewUser, ViewSuperAC
@@ -99,6 +98,11 @@ type block struct {
 	n     uint8
 	dead  bool
 	entry int // offset of its code
+
+	// A block of one instruction that reaches into the next page, whose offset into RAM is second.
+	cross  bool
+	second uint64
+	code   [16]byte
 }
 
 type blockKey struct {
@@ -139,12 +143,13 @@ type Engine struct {
 	exits   []exit
 	blocks  map[blockKey]*block
 	table   [tableSlots]*block
-	heat    [heatSlots]uint8
+	heat    [tableSlots]uint8
 	pages   map[uint64][]*block    // by page of RAM
 	virtual [2]map[uint64]struct{} // linear pages that the tables of jump targets name, by half
 	filled  [numModes]filled
-	current uint64 // linear page of the block that was left for an instruction
-	remap   bool   // its translation may have changed since
+	crossed []*block // of the upper half, that links lead to as if they lay in one page
+	current uint64   // linear page of the block that was left for an instruction
+	remap   bool     // its translation may have changed since
 	t       translator
 }
 
@@ -200,7 +205,7 @@ func (e *Engine) Run(until uint64) {
 	c.Materialise()
 }
 
-func hashRIP(rip uint64) uint64 { return rip ^ rip>>13 }
+func hashRIP(rip uint64) uint64 { return rip ^ rip>>14 }
 
 // find returns the block at rip, or nil where the interpreter has to go on.
 func (e *Engine) find(rip uint64) *block {
@@ -212,9 +217,13 @@ func (e *Engine) find(rip uint64) *block {
 	h := (hashRIP(rip) ^ uint64(mode)<<13) % tableSlots
 	b := e.table[h]
 	if b == nil || b.rip != rip || b.off != off || b.mode != mode {
+		heat := &e.heat[h]
+		if b == nil && *heat < e.hotAfter-1 {
+			*heat++ // nothing was ever translated that came to this slot, or little time ago
+			return nil
+		}
 		b = e.blocks[blockKey{rip, off, mode}]
 		if b == nil {
-			heat := &e.heat[h%heatSlots]
 			if *heat++; *heat < e.hotAfter {
 				return nil
 			}
@@ -224,6 +233,18 @@ func (e *Engine) find(rip uint64) *block {
 			}
 		}
 		e.table[h] = b
+	}
+	if b.cross {
+		next := (rip | (mem.PageSize - 1)) + 1
+		second, ok := e.c.CodeOffset(next)
+		if !ok {
+			return nil
+		}
+		if second != b.second {
+			e.drop(b)
+			return nil
+		}
+		e.virtual[next>>63][next>>mem.PageShift] = struct{}{}
 	}
 	i := hashRIP(rip) % jumpSlots
 	slot := &e.tab.jumps[mode][i]
@@ -309,6 +330,13 @@ func (e *Engine) exec(b *block, until uint64) {
 				return
 			}
 			if site != 0 && !from.dead && flushes == e.Stats.Flushes {
+				if t.cross && kind == exitLink {
+					if t.rip>>63 == 0 {
+						at = t.entry
+						continue // where its second page lies has to be looked up each time
+					}
+					e.crossed = append(e.crossed, t)
+				}
 				e.patch(site, t.entry)
 				if kind == exitFar {
 					binary.LittleEndian.PutUint32(e.mem.rw[site-farGap:], e.tab.scratch.generation)
@@ -376,8 +404,11 @@ func (e *Engine) instruction(x *exit) *x86.Inst {
 	if x.inst == nil {
 		in := new(x86.Inst)
 		at := x.b.off + uint64(x.pos)
-		page := e.c.RAM.Page(int(at >> mem.PageShift))
-		if x.b.dead || x86.Decode(page[at%mem.PageSize:], 8, in) != x86.DecodeOK {
+		code := e.c.RAM.Page(int(at >> mem.PageShift))[at%mem.PageSize:]
+		if x.b.cross {
+			code = x.b.code[:]
+		}
+		if x.b.dead || x86.Decode(code, 8, in) != x86.DecodeOK {
 			return nil
 		}
 		interp.Bind(in)
@@ -402,6 +433,9 @@ func (e *Engine) codeWritten(off uint64) {
 
 // drop makes the entry of a block an exit, since other blocks jump there.
 func (e *Engine) drop(b *block) {
+	if b.dead {
+		return
+	}
 	b.dead = true
 	e.Stats.Dropped++
 	delete(e.blocks, blockKey{b.rip, b.off, b.mode})
@@ -448,6 +482,10 @@ func (e *Engine) codeFlushed(first, last uint64) {
 	clear(e.virtual[0])
 	clear(e.virtual[1])
 	e.tab.scratch.generation++
+	for _, b := range e.crossed {
+		e.drop(b)
+	}
+	e.crossed = e.crossed[:0]
 }
 
 // forgetLower forgets the lower half, where user programs are, and rarely code of privileged modes.
@@ -491,6 +529,7 @@ func (e *Engine) flush() {
 
 func (e *Engine) reset() {
 	e.mem.used = e.firstBlock
+	e.crossed = nil
 	e.exits = e.exits[:0]
 	e.blocks = make(map[blockKey]*block)
 	e.pages = make(map[uint64][]*block)

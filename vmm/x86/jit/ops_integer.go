@@ -2,7 +2,10 @@
 
 package jit
 
-import "refault/vmm/x86"
+import (
+	"refault/vmm/mem"
+	"refault/vmm/x86"
+)
 
 // emit translates the instruction in work. It reports false, having changed
 // nothing that the guest sees, where the interpreter has to execute it.
@@ -90,6 +93,8 @@ func (t *translator) emit() bool {
 		t.a.aluImmMem(1, 4, at(hRSP, offRFLAGS), x86.FlagDF)
 		t.clobbered()
 		return true
+	case x86.OpMOVS, x86.OpSTOS:
+		return t.repeat(size)
 	case x86.OpCLC, x86.OpSTC, x86.OpCMC:
 		t.hostFlags(fAll)
 		t.a.bytes(map[x86.Op]byte{x86.OpCLC: 0xf8, x86.OpSTC: 0xf9, x86.OpCMC: 0xf5}[in.Op])
@@ -99,6 +104,60 @@ func (t *translator) emit() bool {
 		return t.branch()
 	}
 	return t.emitSystem() || t.emitVector()
+}
+
+// repeat emits REP MOVS and REP STOS for runs that lie in one page, go upwards and fit
+// the budget: the host's own instruction, on the host's addresses. The rest is the interpreter's.
+func (t *translator) repeat(size int) bool {
+	a, in := &t.a, t.in
+	if in.Prefix&(x86.PrefixRep|x86.PrefixRepne) == 0 || in.AddrSize != 8 || in.Seg != x86.SegFlat {
+		return false
+	}
+	scale := map[int]uint8{1: 0, 2: 1, 4: 2, 8: 3}[size]
+	slow := t.slowExit()
+	a.extm(ins{op: 0xf7, size: 4}, 0, at(hRSP, offRFLAGS)) // test
+	a.imm32(x86.FlagDF)
+	a.jcc(ccNE, slow)
+	a.lea(hRAX, at(hRCX, -1))
+	a.aluImm(7, 8, hRAX, mem.PageSize-1) // none, or too many
+	a.jcc(ccA, slow)
+	a.rr(ins{op: 0x3b, size: 8}, hRCX, hBudget)
+	a.jcc(ccA, slow)
+	translate := func(base int, write bool, addend int) {
+		a.mov32(hR11, base)
+		a.bytes(0x41, 0xc1, 0xeb, 7) // shr r11d, 7
+		a.aluImm(4, 4, hR11, tlbIndexMask)
+		a.lea(hRAX, memop{base: base, index: hRCX, scale: scale, disp: -1})
+		a.bytes(0x48, 0x25) // and rax, -4096
+		a.imm32(-mem.PageSize)
+		a.rm(ins{op: 0x3b, size: 8}, hRAX, memop{base: hRSP, index: hR11, disp: t.view + tagDisp(write)})
+		a.jcc(ccNE, slow)
+		a.load(addend, memop{base: hRSP, index: hR11, disp: t.view + 16})
+	}
+	movs := in.Op == x86.OpMOVS
+	if movs {
+		translate(hRSI, false, hR10)
+	}
+	translate(hRDI, true, hR11)
+	t.clobbered()
+	// Each iteration counts one; the last is in the account already.
+	a.lea(hBudget, at(hBudget, 1))
+	a.rr(ins{op: 0x2b, size: 8}, hBudget, hRCX)
+	a.rr(ins{op: 0x03, size: 8}, hRDI, hR11)
+	op := byte(0xaa)
+	if movs {
+		a.rr(ins{op: 0x03, size: 8}, hRSI, hR10)
+		op = 0xa4
+	} else {
+		a.mov(hRAX, hostOf[x86.RAX])
+	}
+	a.bytes(0xf3)
+	a.opcode(ins{op: uint32(op) | wide(size), size: size}, 0, 0, 0)
+	a.rr(ins{op: 0x2b, size: 8}, hRDI, hR11)
+	if movs {
+		a.rr(ins{op: 0x2b, size: 8}, hRSI, hR10)
+	}
+	return true
 }
 
 // immediate returns the instruction's immediate, as an operand of size bytes holds it sign-extended.

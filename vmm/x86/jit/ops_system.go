@@ -17,8 +17,24 @@ func (t *translator) emitSystem() bool {
 		return true
 	case x86.OpMOVFromSeg:
 		s := int(in.Reg & 7)
-		if s > x86.GS || in.IsMem || in.OpSize < 4 {
+		if s > x86.GS {
 			return false
+		}
+		if in.IsMem {
+			m, ok := t.guest(in, 2, true, false)
+			if !ok {
+				return false
+			}
+			a.rm(ins{op: 0x0fb7, size: 4}, hRAX, segAt(s, offSel))
+			a.rm(ins{op: 0x89, size: 2}, hRAX, m)
+			return true
+		}
+		if in.OpSize < 4 {
+			a.rm(ins{op: 0x0fb7, size: 4}, hRAX, segAt(s, offSel))
+			r, done := t.dst(in.RM, 2, hR10)
+			a.rr(ins{op: 0x8b, size: 2}, r, hRAX)
+			done()
+			return true
 		}
 		r, done := t.set(in.RM, hRAX)
 		a.rm(ins{op: 0x0fb7, size: 4}, r, segAt(s, offSel))
@@ -35,6 +51,26 @@ func (t *translator) emitSystem() bool {
 		return false
 	}
 	switch in.Op {
+	case x86.OpINVLPG:
+		return in.side // the TLB is coherent
+	case x86.OpMOVFromCR:
+		var m memop
+		switch in.Reg {
+		case 0:
+			m = at(hRSP, offCR0)
+		case 2:
+			m = at(hRSP, offCR2)
+		case 3:
+			m = at(hRSP, offCR3)
+		case 4:
+			m = at(hRSP, offCR4)
+		default:
+			return false
+		}
+		r, done := t.set(in.RM, hRAX)
+		a.load(r, m)
+		done()
+		return true
 	case x86.OpCLI:
 		t.saveFlags()
 		a.aluImmMem(4, 4, at(hRSP, offRFLAGS), ^int32(x86.FlagIF))

@@ -128,10 +128,11 @@ func (e *Engine) translate(rip, off uint64, mode uint8) *block {
 	*t = translator{e: e, insts: t.insts[:0], cold: t.cold[:0], a: asm{b: t.a.b[:0]}}
 	code := c.RAM.Page(int(off >> mem.PageShift))[off%mem.PageSize:]
 	pos := 0
+	st := x86.DecodeOK
 	for len(t.insts) < maxInsts {
 		t.insts = append(t.insts, guestInst{pos: uint16(pos)})
 		in := &t.insts[len(t.insts)-1]
-		if x86.Decode(code[pos:], 8, &in.Inst) != x86.DecodeOK {
+		if st = x86.Decode(code[pos:], 8, &in.Inst); st != x86.DecodeOK {
 			t.insts = t.insts[:len(t.insts)-1]
 			break
 		}
@@ -139,32 +140,72 @@ func (e *Engine) translate(rip, off uint64, mode uint8) *block {
 		in.attr = x86.Forms()[in.Form].Attr
 		// A branch forwards is rather not taken: the block goes on, and the branch leaves it.
 		in.side = in.Op == x86.OpJCC && int64(in.Imm) > 0 && pos < len(code) && len(t.insts) < maxInsts
+		in.side = in.side || in.Op == x86.OpINVLPG && mode != x86.ViewUser && pos < len(code) && len(t.insts) < maxInsts
 		// STI holds interrupts off for the instruction behind it, so that must be there.
 		in.side = in.side || in.Op == x86.OpSTI && mode != x86.ViewUser && pos < len(code) && len(t.insts) < maxInsts
 		if !in.side && (in.attr&x86.EndBlock != 0 || endsBlock(in.Op)) {
 			break
 		}
 	}
-	if n := len(t.insts); n > 0 {
-		t.insts[n-1].side = false
-	} else {
-		return nil
+	cross := len(t.insts) == 0
+	var whole [16]byte
+	var second uint64
+	if cross {
+		var ok bool
+		if st != x86.DecodeMore {
+			return nil // raises an exception, and no fetch goes on
+		}
+		if second, ok = e.crossing(rip, code, &whole); !ok {
+			return nil
+		}
 	}
-	b := &block{rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), entry: e.mem.used}
+	t.insts[len(t.insts)-1].side = false
+	b := &block{rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), entry: e.mem.used, cross: cross, second: second, code: whole}
 	t.b, t.mode = b, mode
 	t.view = int32(e.layout.Views[mode]) - bias
 	t.a.base = e.mem.addr(b.entry)
 	t.emitBlock()
 	copy(e.mem.rw[b.entry:], t.a.b)
 	e.mem.used += (len(t.a.b) + 15) &^ 15
-	if c.RAM.Flags(off)&mem.Code == 0 {
-		c.RAM.SetFlags(off, mem.Code)
-		c.RevokeWrite(off)
-	}
 	e.blocks[blockKey{rip, off, mode}] = b
-	e.pages[off>>mem.PageShift] = append(e.pages[off>>mem.PageShift], b)
+	e.holdsCode(off, b)
+	if cross {
+		e.holdsCode(second, b)
+	}
 	e.translated(b, len(t.a.b))
 	return b
+}
+
+// crossing decodes an instruction that begins with code, the end of a page, and
+// goes on in the next one; it returns where that lies.
+func (e *Engine) crossing(rip uint64, code []byte, whole *[16]byte) (second uint64, ok bool) {
+	c := e.c
+	n := copy(whole[:15], code)
+	next := (rip | (mem.PageSize - 1)) + 1
+	if n == 15 || !x86.Canonical(next) {
+		return 0, false
+	}
+	if second, ok = c.CodeOffset(next); !ok {
+		return 0, false
+	}
+	copy(whole[n:15], c.RAM.Page(int(second>>mem.PageShift)))
+	t := &e.t
+	t.insts = append(t.insts, guestInst{})
+	in := &t.insts[0]
+	if x86.Decode(whole[:15], 8, &in.Inst) != x86.DecodeOK || int(in.Len) <= n {
+		return 0, false
+	}
+	in.attr = x86.Forms()[in.Form].Attr
+	return second, true
+}
+
+// holdsCode notes that b was made from the page at RAM offset off.
+func (e *Engine) holdsCode(off uint64, b *block) {
+	if e.c.RAM.Flags(off)&mem.Code == 0 {
+		e.c.RAM.SetFlags(off, mem.Code)
+		e.c.RevokeWrite(off)
+	}
+	e.pages[off>>mem.PageShift] = append(e.pages[off>>mem.PageShift], b)
 }
 
 func (t *translator) exit(x exit) int {
@@ -830,7 +871,7 @@ func (t *translator) jumpTableOf(mode uint8) int32 {
 func (t *translator) lookup(slow *label) memop {
 	a := &t.a
 	a.mov(hR10, hRAX)
-	a.bytes(0x49, 0xc1, 0xea, 13) // shr r10, 13
+	a.bytes(0x49, 0xc1, 0xea, 14) // shr r10, 14
 	a.rr(ins{op: 0x33, size: 4}, hR10, hRAX)
 	a.aluImm(4, 4, hR10, jumpSlots-1)
 	a.bytes(0x41, 0xc1, 0xe2, 4) // shl r10d, 4

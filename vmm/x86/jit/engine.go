@@ -283,7 +283,7 @@ func (e *Engine) exec(b *block, until uint64) {
 			if t == nil {
 				return
 			}
-			if t.off == old.off && flushes == e.Stats.Flushes {
+			if t.off == old.off && flushes == e.Stats.Flushes && e.mayLink(t) {
 				e.mem.rw[old.entry] = 0xe9 // those who jump to the old one get to the new one
 				e.patch(old.entry+1, t.entry)
 			}
@@ -329,14 +329,7 @@ func (e *Engine) exec(b *block, until uint64) {
 			if t == nil {
 				return
 			}
-			if site != 0 && !from.dead && flushes == e.Stats.Flushes {
-				if t.cross && kind == exitLink {
-					if t.rip>>63 == 0 {
-						at = t.entry
-						continue // where its second page lies has to be looked up each time
-					}
-					e.crossed = append(e.crossed, t)
-				}
+			if site != 0 && !from.dead && flushes == e.Stats.Flushes && (kind == exitFar || e.mayLink(t)) {
 				e.patch(site, t.entry)
 				if kind == exitFar {
 					binary.LittleEndian.PutUint32(e.mem.rw[site-farGap:], e.tab.scratch.generation)
@@ -345,6 +338,20 @@ func (e *Engine) exec(b *block, until uint64) {
 			at = t.entry
 		}
 	}
+}
+
+// mayLink reports whether a jump from the same page may lead to b for as long as b lives. Where
+// the second page of a crossing instruction lies may change: in the lower half, it has to be
+// looked up each time; in the upper half, codeFlushed ends the block.
+func (e *Engine) mayLink(b *block) bool {
+	if !b.cross {
+		return true
+	}
+	if b.rip>>63 == 0 {
+		return false
+	}
+	e.crossed = append(e.crossed, b)
+	return true
 }
 
 func (b *block) checkIdx(i uint8) {

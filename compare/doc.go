@@ -1,10 +1,11 @@
 // Package compare tells how two runs differ: a golden one, and a faulty one that
 // was forked from it.
 //
-//	diff.go      Diff: the first divergence and what follows from it
-//	pair.go      two machines side by side; the search for a step
-//	console.go   two consoles, aligned by line
-//	outcome.go   what became of the faulty run, in a word
+//	diff.go         Diff: the first divergence and what follows from it
+//	pair.go         two machines side by side; the search for a step
+//	propagation.go  how much differs, as a function of step
+//	console.go      two consoles, aligned by line
+//	outcome.go      what became of the faulty run, in a word
 //
 // # Where does a run diverge?
 //

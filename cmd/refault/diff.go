@@ -5,11 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+
+	"github.com/spf13/pflag"
 
 	"refault/compare"
 	"refault/replay"
 )
+
+type diffFlags struct {
+	expect []string
+	json   bool
+}
 
 var diffVerb = verb{
 	name:    "diff",
@@ -17,20 +25,38 @@ var diffVerb = verb{
 	long: `Both recordings are played side by side to the first instruction after which the
 processors differ; their consoles are compared by line, time stamps aside; and the outcome is
 classified: masked, latent, sdc, corrected, recovered, crash or hang.
-Status 0: no difference. Status 1: there is one.`,
-	example: "refault diff boot.rec srao.rec",
+Status 0: no difference. Status 1: there is one. With --expect it is the outcome that counts.`,
+	example: "refault diff boot.rec srao.rec\nrefault diff boot.rec srao.rec --expect recovered,corrected",
 	args:    "GOLDEN FAULTY", minArgs: 2, maxArgs: 2,
-	flags: jsonFlag,
+	flags: func(f *pflag.FlagSet) any {
+		d := new(diffFlags)
+		f.StringSliceVar(&d.expect, "expect", nil, "outcomes that are as they should be: then the status is 0, and 1 with any other")
+		f.BoolVar(&d.json, "json", false, "tell the result as JSON")
+		return d
+	},
 	run: func(ctx context.Context, a *app, c *call) (int, error) {
+		flags := c.flags.(*diffFlags)
+		if c.set.Changed("expect") && len(flags.expect) == 0 {
+			flags.expect = []string{""}
+		}
+		expect, err := parseOutcomes(flags.expect)
+		if err != nil {
+			return 0, usagef("--expect: %w", err)
+		}
 		r, err := diffOf(ctx, a, c.args[0], c.args[1])
 		if err != nil {
 			return 0, err
 		}
 		status := statusDifferent
-		if r.Equal {
+		switch {
+		case len(expect) > 0:
+			if slices.Contains(expect, r.Outcome) {
+				status = statusDone
+			}
+		case r.Equal:
 			status = statusDone
 		}
-		if *c.flags.(*bool) {
+		if flags.json {
 			return status, writeJSON(a.out, r)
 		}
 		printReport(a.out, r)
@@ -64,6 +90,22 @@ func diffOf(ctx context.Context, a *app, golden, faulty string) (*compare.Report
 	prog := newProgress(a.err, "comparing")
 	defer prog.done()
 	return compare.Diff(g, f, compare.Options{Symbols: symbolsOrNot(g.Manifest).Name, Progress: prog.at})
+}
+
+// parseOutcomes reads names of outcomes.
+func parseOutcomes(names []string) (outcomes []compare.Outcome, err error) {
+	for _, name := range names {
+		o := compare.Outcome(strings.TrimSpace(name))
+		if !slices.Contains(compare.Outcomes(), o) {
+			var known []string
+			for _, k := range compare.Outcomes() {
+				known = append(known, string(k))
+			}
+			return nil, fmt.Errorf("no outcome %q; the outcomes are %s", name, strings.Join(known, ", "))
+		}
+		outcomes = append(outcomes, o)
+	}
+	return outcomes, nil
 }
 
 func printReport(w io.Writer, r *compare.Report) {

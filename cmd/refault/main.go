@@ -61,7 +61,7 @@ var verbs []*verb
 
 func init() { // the demo calls the others, so the table cannot be a plain variable
 	verbs = []*verb{
-		&runVerb, &recordVerb, &replayVerb, &verifyVerb, &injectVerb, &campaignVerb, &diffVerb, &bisectVerb, &infoVerb, &logVerb,
+		&runVerb, &recordVerb, &replayVerb, &verifyVerb, &injectVerb, &campaignVerb, &diffVerb, &propagationVerb, &bisectVerb, &infoVerb, &logVerb,
 		&snapshotVerb, &dumpVerb, &traceVerb, &symbolsVerb, &gdbVerb, &faultsVerb, &demoVerb, &versionVerb,
 	}
 }
@@ -167,7 +167,7 @@ func (a *app) call(ctx context.Context, v *verb, args []string) (int, error) {
 func (a *app) usage(w io.Writer) {
 	fmt.Fprint(w, "refault records a virtual machine, replays it bit for bit, breaks its hardware at an exact\ninstruction, and tells what that changed.\n\nUsage: refault COMMAND [FLAGS] [ARGUMENTS]\n\n")
 	for _, v := range verbs {
-		fmt.Fprintf(w, "  %-9s %s\n", v.name, v.summary)
+		fmt.Fprintf(w, "  %-11s %s\n", v.name, v.summary)
 	}
 	fmt.Fprint(w, "\nrefault COMMAND --help tells more of each. Start with: refault demo\nExit status: 0 done (verify, diff: equal), 1 different, 2 could not.\n")
 }

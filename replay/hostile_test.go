@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"refault/traces"
 	"refault/vmm"
 	"refault/vmm/dev"
+	"refault/vmm/dev/ata"
 	"refault/vmm/x86"
 )
 
@@ -26,12 +28,14 @@ type hostile struct {
 	*Player
 	at    int // snapshot
 	steps uint64
+	// happened counts the faults that happened.
+	happened int
 }
 
 func newHostile(t testing.TB) *hostile {
 	p := openPlayer(t, record(t, 8, Options{MarkEvery: 100_000, SnapshotEvery: 50_000}))
 	p.m.Console = nil // it will not say what was recorded
-	return &hostile{p, 3, 3000}
+	return &hostile{Player: p, at: 3, steps: 3000}
 }
 
 // try gives device i the state b and lets the machine run on. Whatever comes of it,
@@ -386,5 +390,87 @@ func TestRecordingCanBePlayedWhileItIsMade(t *testing.T) {
 	}
 	if end, complete, err := play(t, dir); err != nil || !complete || seen < 3 {
 		t.Errorf("at the end, step %d: complete %v, %v; played %d times before", end, complete, err, seen)
+	}
+}
+
+// TestHostileFaults makes faults happen that nobody asked for: each field of each kind takes extreme values.
+func TestHostileFaults(t *testing.T) {
+	h := newHostile(t)
+	bases := []vmm.Fault{
+		{Kind: vmm.FaultMCE, Bank: 9, Status: 0xbd000000000000c0, MCGStatus: 5, Addr: 0x200000, Misc: 0x8c},
+		{Kind: vmm.FaultMemory, Addr: 0x210000, Mask: []byte{1, 2}},
+		{Kind: vmm.FaultRegister, Register: "rcx", Mask: []byte{0, 1}},
+		{Kind: vmm.FaultInterrupt, Vector: 0x21},
+		{Kind: vmm.FaultClock, Clock: vmm.ClockTSC, DeltaNs: 1000},
+		{Kind: vmm.FaultClock, Clock: vmm.ClockTime, DeltaNs: 1000},
+	}
+	for k := ata.FaultKind(1); k.DefaultOps() != 0; k++ {
+		bases = append(bases, vmm.Fault{Kind: vmm.FaultDisk, Disk: ata.Fault{ID: 1, Kind: k, Ops: k.DefaultOps(), Count: 256, Mask: []byte{1}, Bytes: 100, Target: 7}})
+	}
+	for k := vmm.DefectKind(1); k <= vmm.DefectECC; k++ {
+		bases = append(bases, vmm.Fault{Kind: vmm.FaultDefect, Defect: &vmm.Defect{ID: 1, Kind: k, Addr: 0x200000, Bad: []byte{0xff}, Grain: 64, By: 0xffff, Mask: []byte{1}, Value: []byte{1}, Register: "rax", Class: "add", Vector: 0x20}})
+	}
+	// Where the guest executes code and reads data, so that the defects are met.
+	for _, at := range []uint64{0x100100, 0x400000} {
+		for k := vmm.DefectKind(1); k <= vmm.DefectECC; k++ {
+			bases = append(bases, vmm.Fault{Kind: vmm.FaultDefect, Defect: &vmm.Defect{ID: 1, Kind: k, Addr: at, Bad: bytes.Repeat([]byte{0xff}, 512), Grain: 4096, By: 0xffff, Mask: []byte{1}, Value: []byte{1}}})
+		}
+	}
+	n, tried := 0, 0
+	for i := range bases {
+		x, err := toTrace(&vmm.Event{Kind: vmm.EventFault, Fault: &bases[i]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var v any
+		if err := msgpack.Unmarshal(x.Data, &v); err != nil {
+			t.Fatal(err)
+		}
+		one := func(v any, what string) {
+			n++
+			if n%11 != 0 || testing.Short() && n%22 != 0 {
+				return
+			}
+			enc, err := msgpack.Marshal(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tried++
+			h.fault(t, enc, fmt.Sprintf("fault %d, %s", i, what))
+		}
+		variants(v, "", one)
+	}
+	t.Logf("%d faults, %d tried, %d happened", n, tried, h.happened)
+	if h.happened < tried/4 {
+		t.Errorf("of %d faults only %d happened", tried, h.happened)
+	}
+}
+
+// fault makes a fault happen and lets the machine run on.
+func (h *hostile) fault(t testing.TB, enc []byte, what string) {
+	t.Helper()
+	defer func() {
+		if r := recover(); r != nil {
+			t.Errorf("%s: %v\n%s", what, r, debug.Stack())
+			h.broken(t)
+		}
+	}()
+	if err := h.restore(h.at); err != nil {
+		t.Fatal(err)
+	}
+	m := h.m.Machine
+	e, err := fromTrace(&traces.Event{Step: m.Step(), TimeNs: m.TimeNs(), Kind: uint8(vmm.EventFault), Data: enc})
+	if err != nil {
+		return
+	}
+	m.SetInputs(&script{events: []*vmm.Event{e}})
+	defer time.AfterFunc(20*time.Millisecond, m.Interrupt).Stop()
+	if _, err := m.Run(m.Step() + 4000); err == nil {
+		h.happened++
+	}
+	for i, d := range m.Devices() {
+		if err := dev.Decode(d, dev.Encode(d)); err != nil {
+			t.Errorf("%s: %s does not take back its state: %v", what, m.Devices()[i].Name(), err)
+		}
 	}
 }

@@ -125,7 +125,7 @@ func SameState(devices []string, g, f *traces.Mark) bool {
 }
 
 var (
-	driveName = regexp.MustCompile(`^ata\d|^mca\d`)
+	driveName = regexp.MustCompile(`^ata\d|^mca\d|^defects$`)
 	diskName  = regexp.MustCompile(`^disk\d`)
 )
 

@@ -82,7 +82,9 @@ type Machine struct {
 	defects   *Defects
 	watches   watches
 	observers []*Observer
-	dma       bool // a bus master accesses memory
+	// observesAll: one of them looks at instructions wherever they are.
+	observesAll bool
+	dma         bool // a bus master accesses memory
 
 	// How many instructions retired since the machine was made, and of them under the translator; for Stats.
 	executed, executedByJIT uint64

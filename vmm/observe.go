@@ -60,8 +60,10 @@ func (m *Machine) Unobserve(o *Observer) {
 // observe connects the processors to what the observers want to see.
 func (m *Machine) observe() {
 	var code, data, delivered, calls bool
+	m.observesAll = false
 	for _, o := range m.observers {
 		code = code || o.seesCode()
+		m.observesAll = m.observesAll || o.seesCode() && o.Code.Last-o.Code.First > 1<<30
 		data = data || o.Access != nil
 		delivered = delivered || o.Delivered != nil
 		calls = calls || o.SystemCall != nil

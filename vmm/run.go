@@ -97,9 +97,10 @@ func (m *Machine) Run(step uint64) (StopReason, error) {
 }
 
 func (m *Machine) execute(until uint64) {
-	// What looks at single instructions hangs on the interpreter.
+	// What looks at every instruction hangs on the interpreter. Single pages of code or data that are
+	// observed are in no TLB, so that the translator leaves them to it by itself.
 	before := m.CPUs[0].Step
-	if m.engine == EngineJIT && !m.CPUs[0].Observed() && m.interp.Trace == nil {
+	if m.engine == EngineJIT && !m.observesAll && m.interp.Trace == nil {
 		m.jit.Run(until)
 		m.executedByJIT += m.CPUs[0].Step - before
 	} else {

@@ -280,6 +280,8 @@ func (m *Machine) Boot(kernel, initrd []byte, commandLine string) error {
 	if err != nil {
 		return err
 	}
+	// As the firmware's tables have it: the SCI and what PCI's interrupts are routed to are level-triggered.
+	m.pic.ELCR().Out(1, 1, 1<<(acpi.SCI-8)|1<<(10-8)|1<<(11-8))
 	c := m.CPUs[0]
 	c.GDTR = x86.Table{Base: e.GDTBase, Limit: e.GDTLimit}
 	c.IDTR = x86.Table{}

@@ -160,7 +160,7 @@ func (m *Machine) idle(c *x86.CPU, limitNs uint64) {
 		return
 	}
 	if c.Activity == x86.Halted && c.Flags()&x86.FlagIF == 0 && !c.NMIPending && !m.wakesMasked(c) {
-		// Only an NMI, a machine check or a reset could end this, and none will come.
+		// Only an NMI, a machine check or a reset could end this, and no timer brings one.
 		next = Never
 	}
 	// So too where timers go on, and none of them gets through to the processor.
@@ -191,7 +191,9 @@ func (m *Machine) idle(c *x86.CPU, limitNs uint64) {
 const idleMaxNs = 3600 * 1_000_000_000
 
 // wakesMasked reports whether something other than a maskable interrupt may wake a processor that halted with interrupts off.
-func (m *Machine) wakesMasked(c *x86.CPU) bool { return c.MCPending }
+func (m *Machine) wakesMasked(c *x86.CPU) bool {
+	return c.MCPending || m.ioapic.Nonmaskable() || m.lapics[c.ID].Nonmaskable()
+}
 
 // feed gives the UART what was typed, as far as it has room, and reports whether it gave any.
 func (m *Machine) feed() bool {

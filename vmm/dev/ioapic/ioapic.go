@@ -128,6 +128,19 @@ func (a *IOAPIC) EOI(vector uint8) {
 	}
 }
 
+// Nonmaskable reports whether any input sends what a processor takes that has its interrupts off.
+func (a *IOAPIC) Nonmaskable() bool {
+	for _, e := range a.Entry {
+		switch e >> 8 & 7 {
+		case lapic.ModeSMI, lapic.ModeNMI, lapic.ModeINIT:
+			if e&EntryMask == 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Read implements dev.Registers.
 func (a *IOAPIC) Read(off uint64, _ int) uint64 {
 	switch off {

@@ -220,6 +220,17 @@ func (l *LAPIC) SetLINT1(level bool) {
 	l.local(LVTLINT1)
 }
 
+// Nonmaskable reports whether LINT0, the line from the 8259A, brings what a processor takes
+// that has its interrupts off: a way to have the timer as a watchdog.
+func (l *LAPIC) Nonmaskable() bool {
+	e := l.LVT[LVTLINT0]
+	switch e >> 8 & 7 {
+	case ModeSMI, ModeNMI, ModeINIT:
+		return e&LVTMasked == 0 && l.enabled() && l.softwareEnabled()
+	}
+	return false
+}
+
 // TriggerCMCI signals a corrected machine check; false means that it is masked.
 func (l *LAPIC) TriggerCMCI() bool { return l.local(LVTCMCI) }
 

@@ -90,6 +90,7 @@ func (p *PIT) Reset() {
 		p.Channel[i] = Channel{Control: 0x34, Count: 65536, Gate: i < 2}
 	}
 	p.timer.Stop()
+	p.irq.Set(true)
 }
 
 // Save implements dev.Device.

@@ -126,7 +126,8 @@ const (
 	TripleFault
 	// DebugExit: the guest wrote to the debug-exit port.
 	DebugExit
-	// Dead: all processors halted and nothing wakes them, or nothing within an hour of virtual time.
+	// Dead: all processors halted and nothing wakes them, or nothing within an
+	// hour of virtual time; or a processor delivers exceptions without end.
 	Dead
 	// PulledPlug: an EventPower ended the run.
 	PulledPlug

@@ -78,6 +78,7 @@ type Machine struct {
 
 	// When the processor last went idle; the machine's state implies it.
 	idleStep, idleSinceNs uint64
+	deliveries            int // of exceptions since an instruction retired
 
 	defects   *Defects
 	watches   watches

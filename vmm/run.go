@@ -54,7 +54,7 @@ func (m *Machine) Pause() {
 }
 
 // Entered must be called after the machine's state was set from outside.
-func (m *Machine) Entered() { m.acted = false }
+func (m *Machine) Entered() { m.acted, m.deliveries = false, 0 }
 
 // Run runs until exactly step instructions have retired, or the machine stops
 // for good, or Interrupt was called. It stops before events, timers and
@@ -71,6 +71,10 @@ func (m *Machine) Run(step uint64) (StopReason, error) {
 			return m.core.Stop, err
 		}
 		if m.core.Stop != Running || m.paused {
+			break
+		}
+		if m.livelocked(c) {
+			m.stop(Dead)
 			break
 		}
 		if c.Activity != x86.Active {
@@ -94,6 +98,22 @@ func (m *Machine) Run(step uint64) (StopReason, error) {
 		return m.core.Stop, errors.Join(ErrPaused, m.Err())
 	}
 	return m.core.Stop, m.Err()
+}
+
+// deliveriesMax is how many exceptions may follow one another without an instruction
+// retiring. More than a few happen only where the first instruction of a handler faults
+// on a stack that does not run out, and then they never end.
+const deliveriesMax = 1 << 20
+
+// livelocked reports whether the processor delivers exceptions without end. It is called
+// at each boundary.
+func (m *Machine) livelocked(c *x86.CPU) bool {
+	if c.DeliveredAt != c.Step {
+		m.deliveries = 0
+		return false
+	}
+	m.deliveries++
+	return m.deliveries > deliveriesMax
 }
 
 func (m *Machine) execute(until uint64) {

@@ -59,6 +59,21 @@ func TestRunEnds(t *testing.T) {
 	}
 }
 
+// TestLivelock: an exception handler that faults before its first instruction, on a stack that does not run out.
+func TestLivelock(t *testing.T) {
+	for _, e := range []Engine{EngineInterp, EngineAuto} {
+		m := machineWith(t, 0x0f, 0x0b) // ud2, whose handler is at 0:7c00 too
+		if err := m.SetEngine(e); err != nil {
+			t.Fatal(err)
+		}
+		m.CPUs[0].Seg[x86.SS].Base = 0x200000 // where SP wraps around and harms nothing
+		m.RAM.WriteAt([]byte{0, 0x7c, 0, 0}, 6*4)
+		if got, err := m.Run(1e6); err != nil || got != Dead || m.Step() != 0 {
+			t.Errorf("%v at step %d, %v; want %v at step 0", got, m.Step(), err, Dead)
+		}
+	}
+}
+
 // TestRunExact: Run stops at the step it was given, and a guest that loops with interrupts off is no error.
 func TestRunExact(t *testing.T) {
 	m := machineWith(t, 0xfa, 0xeb, 0xfe) // cli; jmp $

@@ -83,6 +83,8 @@ type Kind struct {
 	// Resolve turns the keys into what happens to this machine. It is called at the
 	// trigger's position and does not change the machine.
 	Resolve func(m *vmm.Machine, a Args) ([]*vmm.Fault, error) `json:"-"`
+	// Begin, in place of Resolve, begins something that makes faults happen over time, with Scheduler.emit.
+	Begin func(s *Scheduler, spec string, a Args) error `json:"-"`
 }
 
 func always(Args) bool { return true }

@@ -24,10 +24,32 @@ type Scheduler struct {
 	next  vmm.Inputs
 	armed []*armed
 	ready []*vmm.Fault // resolved, to happen now
+	later []emitted    // to happen once their step has come
 	err   error
 
 	notices  []vmm.Notice
 	observer *vmm.Observer
+}
+
+// emitted is a fault that something that was begun makes happen.
+type emitted struct {
+	step  uint64
+	fault *vmm.Fault
+}
+
+// emit makes a fault happen behind the instruction that is executing.
+func (s *Scheduler) emit(spec string, f *vmm.Fault) {
+	f.Spec = spec
+	s.later = append(s.later, emitted{s.m.Step() + 1, f})
+	for _, c := range s.m.CPUs {
+		c.Attention = true
+	}
+}
+
+func (s *Scheduler) notice(n vmm.Notice) {
+	if len(s.notices) < maxNotices {
+		s.notices = append(s.notices, n)
+	}
 }
 
 // maxNotices bounds what is kept of the lives of defects.
@@ -273,6 +295,10 @@ func (s *Scheduler) Take(step, timeNs uint64) *vmm.Event {
 			}
 		}
 	}
+	for len(s.later) > 0 && s.later[0].step <= step {
+		s.ready = append(s.ready, s.later[0].fault)
+		s.later = s.later[1:]
+	}
 	if len(s.ready) > 0 && s.err == nil {
 		v := s.ready[0]
 		s.ready = s.ready[1:]
@@ -288,7 +314,11 @@ func (s *Scheduler) resolve(a *armed, step uint64) {
 	}
 	args, err := a.f.drawn(&a.random, s.m)
 	var vs []*vmm.Fault
-	if err == nil {
+	switch {
+	case err != nil:
+	case a.f.Kind.Begin != nil:
+		err = a.f.Kind.Begin(s, a.f.String(), args)
+	default:
 		vs, err = a.f.Kind.Resolve(s.m, args)
 	}
 	if err != nil {
@@ -319,6 +349,9 @@ func (s *Scheduler) resolve(a *armed, step uint64) {
 // Horizon implements vmm.Inputs.
 func (s *Scheduler) Horizon(step uint64) uint64 {
 	h := s.next.Horizon(step)
+	if len(s.later) > 0 {
+		h = min(h, max(s.later[0].step, step+1))
+	}
 	now := s.m.TimeNs()
 	for _, a := range s.armed {
 		if a.over() {

@@ -70,19 +70,25 @@ func pattern(a Args, kind string) (mask []byte, err error) {
 			return nil, fmt.Errorf("%s: data=%s is not up to %d bytes in hexadecimal: %w", kind, a.Text("data"), maxPattern, ErrSpec)
 		}
 	default:
-		for _, s := range strings.Split(a.Text("bit"), "+") {
-			bit, err := ParseUint(s)
-			if err != nil {
-				return nil, fmt.Errorf("%s: bit=%s: %w: %w", kind, a.Text("bit"), err, ErrSpec)
-			}
-			if bit >= 8*maxPattern {
-				return nil, fmt.Errorf("%s: bit %d is beyond %d bytes: %w", kind, bit, maxPattern, ErrSpec)
-			}
-			for uint64(len(mask)) <= bit/8 {
-				mask = append(mask, 0)
-			}
-			mask[bit/8] |= 1 << (bit % 8)
+		return patternOf(a.Text("bit"), kind)
+	}
+	return mask, nil
+}
+
+// patternOf returns the bits that a text as 3+17 names.
+func patternOf(text, kind string) (mask []byte, err error) {
+	for _, s := range strings.Split(text, "+") {
+		bit, err := ParseUint(s)
+		if err != nil {
+			return nil, fmt.Errorf("%s: bit=%s: %w: %w", kind, text, err, ErrSpec)
 		}
+		if bit >= 8*maxPattern {
+			return nil, fmt.Errorf("%s: bit %d is beyond %d bytes: %w", kind, bit, maxPattern, ErrSpec)
+		}
+		for uint64(len(mask)) <= bit/8 {
+			mask = append(mask, 0)
+		}
+		mask[bit/8] |= 1 << (bit % 8)
 	}
 	return mask, nil
 }

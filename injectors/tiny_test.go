@@ -101,6 +101,7 @@ type outcome struct {
 	reason  string
 	faults  []*vmm.Event
 	waiting []Waiting
+	notices []vmm.Notice
 }
 
 func (o *outcome) said() string { return strings.ReplaceAll(string(o.RecordedConsole()), "\r\n", "\n") }
@@ -116,7 +117,7 @@ func inject(t testing.TB, specs ...string) *outcome {
 		t.Fatal(err)
 	}
 	end, err := inj.Run()
-	o := &outcome{waiting: inj.Waiting()}
+	o := &outcome{waiting: inj.Waiting(), notices: inj.Notices()}
 	if err := errors.Join(err, inj.Close()); err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,8 @@ const (
 	DefectInterrupt
 	// DefectECC: cells of a word under ECC have flipped.
 	DefectECC
-	numDefectKinds
+	// DefectCache is nothing that can be planted: an injector's model of a cache tells of itself under this name.
+	DefectCache
 )
 
 // Consumers are who may find a poisoned line. They are bits of Defect.By.
@@ -450,7 +451,7 @@ type Notice struct {
 }
 
 var defectNames = [...]string{DefectPoison: "poison", DefectStuck: "stuck bits", DefectRegister: "stuck register", DefectFetch: "instruction", DefectLogic: "logic", DefectInterrupt: "interrupt",
-	DefectECC: "ECC word"}
+	DefectECC: "ECC word", DefectCache: "cache"}
 
 func (k DefectKind) String() string {
 	if int(k) < len(defectNames) && defectNames[k] != "" {

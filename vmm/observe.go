@@ -39,6 +39,8 @@ type Observer struct {
 	Output func(b byte)
 	// Command is called before a drive starts a command that moves data.
 	Command func(drive int, ops ata.Ops, lba, count uint64)
+	// DMA is called before a bus master reads or writes n bytes of memory.
+	DMA func(pa uint64, n int, write bool)
 	// Notice is called when a defect shows, or goes.
 	Notice func(n Notice)
 }
@@ -172,6 +174,15 @@ func (m *Machine) observeCommand(drive int, ops ata.Ops, lba, count uint64) {
 	for _, o := range m.observers {
 		if o.Command != nil {
 			o.Command(drive, ops, lba, count)
+		}
+	}
+}
+
+// observeDMA tells of an access of a bus master.
+func (m *Machine) observeDMA(pa uint64, n int, write bool) {
+	for _, o := range m.observers {
+		if o.DMA != nil {
+			o.DMA(pa, n, write)
 		}
 	}
 }

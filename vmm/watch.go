@@ -97,6 +97,7 @@ type busMaster struct{ m *Machine }
 
 // ReadAt implements dev.Memory.
 func (b busMaster) ReadAt(p []byte, pa uint64) bool {
+	b.m.observeDMA(pa, len(p), false)
 	b.m.dma = true
 	defer func() { b.m.dma = false }()
 	if len(b.m.watches.pages) > 0 {
@@ -113,6 +114,7 @@ func (b busMaster) ReadAt(p []byte, pa uint64) bool {
 
 // WriteAt implements dev.Memory.
 func (b busMaster) WriteAt(p []byte, pa uint64) bool {
+	b.m.observeDMA(pa, len(p), true)
 	b.m.dma = true
 	defer func() { b.m.dma = false }()
 	return b.m.RAM.WriteAt(p, pa)

@@ -713,7 +713,7 @@ func (c *CPU) CodeOffset(va uint64) (off uint64, ok bool) {
 	if e.tag == page {
 		return e.off + va%mem.PageSize, true
 	}
-	if !Canonical(va) || !c.mmu.paging {
+	if !Canonical(va) || !c.mmu.paging || c.Watch != nil { // who watches a table may abandon what walks it
 		return 0, false
 	}
 	c.Counts.FetchMisses++

@@ -47,6 +47,7 @@ type scratch struct {
 	tsc            uint64 // the time-stamp counter where the budget will be spent
 	sysOK          uint32 // SYSCALL and SYSRET raise nothing, and nobody wants to see them
 	quiet          uint32 // no interrupt waits for IF
+	windows        [16]uint64
 	generation     uint32 // of links between pages of the upper half: another whenever such a page may lie elsewhere
 }
 
@@ -61,7 +62,8 @@ const (
 	sTSC        = sHostMXCSR + 8
 	sSysOK      = sTSC + 8
 	sQuiet      = sSysOK + 4
-	sGeneration = sQuiet + 4
+	sWindows    = sQuiet + 4
+	sGeneration = sWindows + 16*8
 )
 
 type exitKind uint8
@@ -72,6 +74,7 @@ const (
 	exitLink                   // the target of a jump is not linked
 	exitJump                   // like exitLink, through the table of jump targets
 	exitFar                    // like exitLink, behind a comparison with the generation of the kernel's links
+	exitPlain                  // like exitLink, to the plain block that begins in the middle of this one
 	exitDead                   // the block was dropped
 )
 
@@ -97,6 +100,7 @@ type block struct {
 	mode  uint8
 	n     uint8
 	dead  bool
+	plain bool
 	entry int // offset of its code
 
 	// A block of one instruction that reaches into the next page, whose offset into RAM is second.
@@ -108,7 +112,10 @@ type block struct {
 type blockKey struct {
 	rip, off uint64
 	mode     uint8
+	plain    bool
 }
+
+func (b *block) key() blockKey { return blockKey{b.rip, b.off, b.mode, b.plain} }
 
 // filled lists the slots that may name the lower half.
 type filled struct {
@@ -222,13 +229,13 @@ func (e *Engine) find(rip uint64) *block {
 			*heat++ // nothing was ever translated that came to this slot, or little time ago
 			return nil
 		}
-		b = e.blocks[blockKey{rip, off, mode}]
+		b = e.blocks[blockKey{rip, off, mode, false}]
 		if b == nil {
 			if *heat++; *heat < e.hotAfter {
 				return nil
 			}
 			*heat = 0
-			if b = e.translate(rip, off, mode); b == nil {
+			if b = e.translate(rip, off, mode, false); b == nil {
 				return nil
 			}
 		}
@@ -260,6 +267,27 @@ func (e *Engine) find(rip uint64) *block {
 	return b
 }
 
+// plain returns the plain block at rip, or nil.
+func (e *Engine) plain(rip uint64) *block {
+	mode := uint8(e.c.View())
+	off, ok := e.c.CodeOffset(rip)
+	if !ok {
+		return nil
+	}
+	if b := e.blocks[blockKey{rip, off, mode, true}]; b != nil {
+		return b
+	}
+	return e.translate(rip, off, mode, true)
+}
+
+// again returns the block that replaces one that was dropped.
+func (e *Engine) again(b *block) *block {
+	if b.plain {
+		return e.plain(b.rip)
+	}
+	return e.find(b.rip)
+}
+
 // exec runs generated code from the beginning of b until it needs somebody else.
 func (e *Engine) exec(b *block, until uint64) {
 	c := e.c
@@ -279,7 +307,7 @@ func (e *Engine) exec(b *block, until uint64) {
 			old := x.b
 			c.Regs[x86.RIP] = old.rip
 			flushes := e.Stats.Flushes
-			t := e.find(old.rip)
+			t := e.again(old)
 			if t == nil {
 				return
 			}
@@ -311,7 +339,7 @@ func (e *Engine) exec(b *block, until uint64) {
 			at = resume
 			c.Step += rest
 			continue
-		case exitLink, exitJump, exitFar:
+		case exitLink, exitJump, exitFar, exitPlain:
 			c.Step = until - left
 			c.Regs[x86.RIP] = x.target
 			kind := x.kind
@@ -325,8 +353,16 @@ func (e *Engine) exec(b *block, until uint64) {
 			}
 			site, from := x.site, x.b
 			flushes := e.Stats.Flushes
-			t := e.find(x.target)
+			var t *block
+			if kind == exitPlain {
+				t = e.plain(x.target)
+			} else {
+				t = e.find(x.target)
+			}
 			if t == nil {
+				if kind == exitPlain {
+					e.block(until, ReasonStale)
+				}
 				return
 			}
 			if site != 0 && !from.dead && flushes == e.Stats.Flushes && (kind == exitFar || e.mayLink(t)) {
@@ -445,7 +481,7 @@ func (e *Engine) drop(b *block) {
 	}
 	b.dead = true
 	e.Stats.Dropped++
-	delete(e.blocks, blockKey{b.rip, b.off, b.mode})
+	delete(e.blocks, b.key())
 	if h := (hashRIP(b.rip) ^ uint64(b.mode)<<13) % tableSlots; e.table[h] == b {
 		e.table[h] = nil
 	}

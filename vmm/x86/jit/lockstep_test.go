@@ -342,6 +342,21 @@ func (g gen) instruction(forms []uint16) []byte {
 	}
 }
 
+// transfer makes a transfer of control at address at to what follows it.
+func (g gen) transfer(at uint32) []byte {
+	le := binary.LittleEndian
+	switch g.IntN(4) {
+	case 0: // call
+		return []byte{0xe8, 0, 0, 0, 0}
+	case 1: // push imm32; ret
+		return append(le.AppendUint32([]byte{0x68}, at+6), 0xc3)
+	case 2: // mov eax, imm32; jmp rax
+		return append(le.AppendUint32([]byte{0xb8}, at+7), 0xff, 0xe0)
+	}
+	// mov ecx, imm32; call rcx
+	return append(le.AppendUint32([]byte{0xb9}, at+7), 0xff, 0xd1)
+}
+
 func generate(seed uint64, forms []uint16) *program {
 	g := gen{rand.New(rand.NewPCG(seed, 17))}
 	p := &program{seed: seed, user: g.IntN(3) == 0}
@@ -399,6 +414,10 @@ func generate(seed uint64, forms []uint16) *program {
 			constant(x86.RSI, g.value())
 			constant(x86.RDI, dataAt+uint64(g.IntN(0x1f00)))
 			constant(x86.RCX, uint64(g.IntN(40)))
+		}
+		if g.IntN(6) == 0 {
+			p.code = append(p.code, 0x48|byte(g.IntN(8)), byte(g.IntN(8)*8+1), 0xc0|byte(g.IntN(64))&^0x20) // flags that may be computed again
+			p.code = append(p.code, g.transfer(uint32(codeAt+len(p.code)))...)
 		}
 		if g.IntN(8) == 0 {
 			r := g.IntN(16)
@@ -474,8 +493,9 @@ func TestRandomPrograms(t *testing.T) {
 		chunk := rand.New(rand.NewPCG(seed, 3))
 		a.prepare(p)
 		b.prepare(p)
+		most := []int{5, 40, limit}[chunk.IntN(3)]
 		for n := uint64(0); n < limit && a.c.Activity == x86.Active; {
-			k := 1 + uint64(chunk.IntN(limit))
+			k := 1 + uint64(chunk.IntN(most))
 			a.run(k)
 			b.run(k)
 			n += k

@@ -1250,6 +1250,7 @@ func (t *translator) branch() bool {
 		t.link(t.next)
 		return true
 	case x86.OpRET:
+		t.saveFlags()
 		slow := t.slowExit()
 		a.load(hRAX, t.guestStack(0, 8, false))
 		j := t.lookup(slow)
@@ -1262,6 +1263,7 @@ func (t *translator) branch() bool {
 			t.link(target)
 			return true
 		}
+		t.saveFlags()
 		slow := t.slowExit()
 		if !t.loadTarget() {
 			return false
@@ -1269,6 +1271,7 @@ func (t *translator) branch() bool {
 		a.extm(ins{op: 0xff, size: 4}, 4, t.lookup(slow))
 		return true
 	case x86.OpCALL:
+		t.saveFlags()
 		if direct {
 			m := t.guestStack(-8, 8, true)
 			t.storeConst(m, t.next)

@@ -132,6 +132,7 @@ func (t *translator) composeFlags() {
 	a.rm(ins{op: 0x0fb6, size: 4}, hRAX, at(hRSP, offFlags))
 	a.bytes(0xc1, 0xe0, 11) // shl eax, 11
 	a.rr(ins{op: 0x0b, size: 8}, hR11, hRAX)
+	t.clobbered()
 }
 
 // setFlags makes R11 the guest's RFLAGS. It uses RAX.

@@ -105,6 +105,7 @@ type translator struct {
 	slow *label // of the instruction's exit, if it has one
 	lost bool   // the exit has to compute the flags first, by exitRe
 
+	windows     [16]window // by register
 	exitRe      again
 	forgetAfter bool // the instruction changes what the flags would be computed from, and they are dead behind it
 	id          int  // the exit
@@ -116,7 +117,8 @@ type translator struct {
 func endsBlock(op x86.Op) bool { return op == x86.OpCLAC || op == x86.OpSTAC }
 
 // translate makes the block at rip, or returns nil where there is nothing to translate.
-func (e *Engine) translate(rip, off uint64, mode uint8) *block {
+// A plain block has no windows.
+func (e *Engine) translate(rip, off uint64, mode uint8, plain bool) *block {
 	c := e.c
 	if c.RAM.Flags(off)&mem.Watched != 0 {
 		return nil
@@ -160,14 +162,14 @@ func (e *Engine) translate(rip, off uint64, mode uint8) *block {
 		}
 	}
 	t.insts[len(t.insts)-1].side = false
-	b := &block{rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), entry: e.mem.used, cross: cross, second: second, code: whole}
+	b := &block{rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), entry: e.mem.used, cross: cross, second: second, code: whole, plain: plain}
 	t.b, t.mode = b, mode
 	t.view = int32(e.layout.Views[mode]) - bias
 	t.a.base = e.mem.addr(b.entry)
 	t.emitBlock()
 	copy(e.mem.rw[b.entry:], t.a.b)
 	e.mem.used += (len(t.a.b) + 15) &^ 15
-	e.blocks[blockKey{rip, off, mode}] = b
+	e.blocks[b.key()] = b
 	e.holdsCode(off, b)
 	if cross {
 		e.holdsCode(second, b)
@@ -243,6 +245,7 @@ func (t *translator) emitBlock() {
 		if t.forgetAfter {
 			t.fl.again = false
 		}
+		t.moveWindows()
 		if t.slow != nil {
 			t.finishSlow()
 		}
@@ -283,6 +286,7 @@ func (t *translator) leaveToInterpreter() {
 func (t *translator) finishSlow() {
 	l, id, fl, sse, lost, re := t.slow, t.id, t.fl, t.sse, t.lost, t.exitRe
 	t.e.exits[id].call, t.e.exits[id].vec = t.call, sse
+	windows := t.anyWindow()
 	after := &label{at: len(t.a.b)}
 	end := (t.in.attr&x86.EndBlock != 0 || endsBlock(t.in.Op)) && !t.in.side
 	t.cold = append(t.cold, func() {
@@ -295,6 +299,9 @@ func (t *translator) finishSlow() {
 		t.leave(id)
 		if end {
 			return
+		}
+		if windows {
+			return // what they say may not be true any more
 		}
 		t.e.exits[id].resume = t.b.entry + len(a.b)
 		if sse {
@@ -722,8 +729,14 @@ func (t *translator) guest(in *guestInst, size int, write bool, align bool) (m m
 	if !simpleAddress(in) {
 		return m, false
 	}
+	simple := in.Base < x86.RegZero && mapped(in.Base) && in.Index == x86.RegZero && in.Seg == x86.SegFlat
+	if simple && !align {
+		if m, ok := t.windowed(in.Base, int32(in.Disp), size, write); ok {
+			return m, true
+		}
+	}
 	slow := t.slowExit()
-	if in.Base < x86.RegZero && mapped(in.Base) && in.Index == x86.RegZero && in.Seg == x86.SegFlat {
+	if simple {
 		return t.translateAddress(hostOf[in.Base], int32(in.Disp), size, write, align, slow), true
 	}
 	t.effective(in, hR10)
@@ -732,6 +745,9 @@ func (t *translator) guest(in *guestInst, size int, write bool, align bool) (m m
 
 // guestStack is guest for the stack at RSP+disp.
 func (t *translator) guestStack(disp int32, size int, write bool) memop {
+	if m, ok := t.windowed(x86.RSP, disp, size, write); ok {
+		return m
+	}
 	return t.translateAddress(hStack, disp, size, write, false, t.slowExit())
 }
 

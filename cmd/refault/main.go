@@ -73,7 +73,11 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 func main() {
 	signal.Ignore(unix.SIGXFSZ) // a limit on the size of files is an error of the write
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	signals := []os.Signal{os.Interrupt, unix.SIGTERM}
+	if !signal.Ignored(unix.SIGHUP) { // nohup
+		signals = append(signals, unix.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
 	status := a.main(ctx, os.Args[1:])
 	stop()

@@ -1,5 +1,99 @@
-// Package jit translates guest instructions into instructions of the host, which is of the same
-// architecture: most of them stay what they are, with other registers.
+// Package jit translates guest instructions into instructions of the host, which is
+// of the same architecture: most of them stay what they are, with other registers. It
+// runs 64-bit code with paging on linux/amd64; everything else, and every single
+// instruction that it does not translate, it leaves to the interpreter, which stays
+// the specification: the tests hold the two together step by step.
+//
+// # Where is what?
+//
+//	engine.go      Engine: finding blocks, entering and leaving generated code, invalidation
+//	translate.go   the translator of a block: flags, operands, memory, links, the common code
+//	ops_*.go       the translation of the integer, system and vector instructions
+//	window.go      looking several accesses up at once
+//	asm.go         the assembler
+//	code_unsafe.go where generated code lies, and the offsets that it uses
+//	enter_*.s      the way in
+//	stats.go, account.go, codemap.go   what is counted, and names for perf
+//
+// # How does generated code live with the Go runtime?
+//
+// It is entered through an ABI0 function without a frame, calls nothing, and returns.
+// RSP points at the processor's State meanwhile and RBP is the guest's. That is sound
+// because the runtime has its signal handlers on a stack of their own and takes a
+// program counter that belongs to no Go function as a reason to touch nothing: it
+// neither preempts there nor unwinds. What the ABI wants back is RSP, RBP and MXCSR.
+// How long the collector may have to wait is bounded by the budget. Code is written
+// through one mapping of a memfd and executed through another.
+//
+// # What is where, in generated code?
+//
+// RSP is the State plus bias, so that all general registers of the guest are within a
+// byte's displacement. Eleven of them live in host registers (hostOf), and those that
+// instructions imply, but RAX, have the same number there; R10, R11, R13, R14 and R15
+// of the guest stay in the State. RAX, R10 and R11 of the host are the translator's.
+// R13 is the budget. The vector registers are the guest's once an instruction of the
+// run needed one; a byte in the State says so, and they are stored on the way out.
+//
+// # How is exactness kept?
+//
+// A block takes its length from the budget when it is entered, and leaves if that
+// is not there; the interpreter executes the rest one by one. Where a block is left
+// early, what did not retire goes back into the account. So the step of each
+// instruction is known without being counted, and a time-stamp counter is a
+// subtraction.
+//
+// # Where are the flags?
+//
+// The arithmetic flags are in the host's register after the instruction that sets
+// them, and are stored (LAHF, SETO) only when something needs them that is not the
+// next instruction: the end of a block, another use of the host's flags, an exit. For
+// an exit they are rather computed once more, out of line, from the registers that
+// they came from, while those have not changed. What the manual leaves undefined is
+// made what the interpreter defines when they are stored (flagClass).
+//
+// # How does memory work?
+//
+// Each access looks its page up in the processor's TLB, the one that the interpreter
+// uses, with an inline sequence that also excludes crossing the page; then it is one
+// instruction of the host. The TLB is always coherent and grants only what nobody
+// needs to hear of, so a hit has no more to do. In all other cases the block is left
+// before the instruction has changed anything, the interpreter executes it, with all
+// that may come of it, and the block is resumed behind it if the world is still what
+// it was. A window (window.go) looks several accesses up at once.
+//
+// # What about modes and privilege?
+//
+// A block belongs to a mode: supervisor, user, or supervisor with EFLAGS.AC. That
+// decides which of the TLBs its accesses use and what its privileged instructions
+// may do, so neither is asked at run time. SYSCALL, SYSRET, STAC and CLAC go to
+// blocks of another mode without leaving generated code.
+//
+// # What makes a block valid?
+//
+// It is known by linear address, RAM offset and mode. Writes to its page drop it
+// (mem.Code): its entry becomes an exit, since others jump there. Its address may
+// come to mean another page without any write to this one; so jumps that stay in a
+// page are direct, while those between pages go through a table of jump targets that
+// CPU.CodeFlushed clears, or, among the pages of a kernel, which hardly ever move, are
+// direct under a generation number. Returns and indirect jumps look the table up.
+//
+// # Why is nothing asked about interrupts?
+//
+// Whatever could make one deliverable is done by the interpreter, or changes IF. For
+// STI and SYSRET the machine says beforehand whether an interrupt waits
+// (CPU.InterruptPending): that cannot change before generated code is left. While none
+// waits, the interrupt shadow of STI has no consequence, provided that the
+// instruction behind it is in the same block.
+//
+// # Which alternatives were tried?
+//
+// Measured on the user programs of test/bench and on the Debian boot: superblocks that
+// go on behind branches and flags that are computed again changed little by themselves
+// (the time is in memory accesses and branches that the processor predicts wrongly, and
+// those cost more where the address of a load has to be translated first), but windows
+// need the longer blocks. What brought most, in this order: a TLB that forgets ranges
+// and not everything when tables change, links between the kernel's pages, system calls
+// and STI without an exit, string instructions on the host.
 package jit
 
 import "errors"

@@ -88,6 +88,9 @@ func unpack(p []byte) ([]byte, error) {
 	switch {
 	case bytes.HasPrefix(p, []byte("\xfd7zXZ\x00")):
 		name = "xz"
+		if out, err := unxz(p, int(min(le.Uint32(p[len(p)-4:]), maxKernel))); err == nil {
+			return out, nil
+		}
 		var x *xz.Reader
 		if x, err = xz.NewReader(in, 1<<27); err == nil {
 			x.Multistream(false) // the length follows

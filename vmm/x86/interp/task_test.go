@@ -422,3 +422,128 @@ func TestDoubleFaultTask(t *testing.T) {
 		t.Errorf("saved eip %#x", got)
 	}
 }
+
+// TestNoTasksInLongMode: what switches tasks elsewhere is a general protection exception there.
+func TestNoTasksInLongMode(t *testing.T) {
+	farCall := func(sel uint64) func(r *systemRig) {
+		return func(r *systemRig) {
+			r.put(kernData, 0)
+			r.put(kernData+4, sel)
+			r.kernel(0xff, 0x1b) // call far [rbx]
+			r.c.Regs[x86.RBX] = kernData
+		}
+	}
+	for _, x := range []struct {
+		name string
+		set  func(r *systemRig)
+		vec  int
+		err  uint64
+	}{
+		{"CALL of a TSS", farCall(selTSS), x86.VecGP, selTSS},
+		{"CALL of a TSS that is not busy", func(r *systemRig) {
+			farCall(selTSS)(r)
+			r.put(sysGDT+selTSS, 0x67|sysTSS<<16|0x89<<40)
+		}, x86.VecGP, selTSS},
+		{"CALL of a task gate", func(r *systemRig) {
+			farCall(selSpare)(r)
+			r.put(sysGDT+selSpare, selTSS<<16|0x85<<40)
+		}, x86.VecGP, selSpare},
+		{"INT through a task gate", func(r *systemRig) {
+			r.kernel(0xcd, 0x40)
+			r.gate(0x40, 0x8500, 0)
+		}, x86.VecGP, 0x40<<3 | 2},
+		{"exception through a task gate", func(r *systemRig) {
+			r.kernel(0x0f, 0x0b)
+			r.gate(x86.VecUD, 0x8500, 0)
+		}, x86.VecGP, x86.VecUD<<3 | 3},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			r := newSystemRig(t)
+			x.set(r)
+			r.step(1)
+			r.want(x.vec, x.err, 0)
+		})
+	}
+	// LTR does not take a 16-bit TSS either, and IRET clears VM.
+	r := newSystemRig(t)
+	r.put(sysGDT+selTSS, 0x67|sysTSS<<16|0x81<<40)
+	r.kernel(0x0f, 0x00, 0xd8) // ltr ax
+	r.c.Regs[x86.RAX] = selTSS
+	r.step(1)
+	r.want(x86.VecGP, selTSS, 0)
+	r.kernel(0x48, 0xcf)
+	for i, v := range []uint64{kernCode + 2, selKCode, x86.FlagVM | x86.FlagVIF | 2, kernStack, selKData} {
+		r.put(kernStack-0x100+8*uint64(i), v)
+	}
+	r.c.Regs[x86.RSP] = kernStack - 0x100
+	r.wantNone(1)
+	if r.c.RFLAGS != x86.Flag1|x86.FlagVIF {
+		t.Errorf("flags %#x after IRET", r.c.RFLAGS)
+	}
+	r.put(kernStack-8, x86.FlagVIF|x86.FlagVIP|2)
+	r.kernel(0x9d) // popf
+	r.c.RFLAGS |= x86.FlagVIF
+	r.c.Regs[x86.RSP] = kernStack - 8
+	r.wantNone(1)
+	if r.c.RFLAGS != x86.Flag1 {
+		t.Errorf("flags %#x after POPF", r.c.RFLAGS)
+	}
+}
+
+// TestSysenterFromVM86 leaves the mode.
+func TestSysenterFromVM86(t *testing.T) {
+	r := newLegacyRig(t)
+	r.protected()
+	r.enterVM86(0, 0x0f, 0x34)
+	c := r.c
+	c.SysenterCS, c.SysenterESP, c.SysenterEIP = legKCode, legStack0, taskCode
+	r.step(1)
+	r.wantRegs("entered", map[int]uint64{x86.RIP: taskCode, x86.RSP: legStack0})
+	if c.CPL != 0 || c.RFLAGS != x86.Flag1 || c.Seg[x86.CS].Sel != legKCode {
+		t.Errorf("cpl %d, flags %#x, cs %#x", c.CPL, c.RFLAGS, c.Seg[x86.CS].Sel)
+	}
+}
+
+// FuzzLegacySystem executes anything with tables and TSSs that say anything. The guest may do what it likes to itself.
+func FuzzLegacySystem(f *testing.F) {
+	r := taskRig(f, kernelTask())
+	tables := make([]byte, 0x80)
+	tss := make([]byte, 0x68)
+	r.c.RAM.ReadAt(tables, legGDT)
+	r.c.RAM.ReadAt(tss, taskTSS)
+	for _, code := range [][]byte{jmpTask, callGate, intTask, {0xcf}, {0x0f, 0x0b}} {
+		f.Add(code, tables, tss, uint8(0x85), uint32(0))
+		f.Add(code, tables, tss, uint8(0xe5), uint32(x86.FlagNT))
+		f.Add(code, tables, tss, uint8(0xee), uint32(x86.FlagVM))
+	}
+	f.Fuzz(func(t *testing.T, code, gdt, tss []byte, gate uint8, flags uint32) {
+		c := r.c
+		c.Reset()
+		r.protected()
+		r.makeTask(kernelTask())
+		c.RAM.WriteAt(gdt[:min(len(gdt), 0x80)], legGDT)
+		c.RAM.WriteAt(tss[:min(len(tss), 0x68)], taskTSS)
+		for v := range uint64(0x42) {
+			r.put(legIDT+8*v, taskSel<<16|uint64(gate)<<40, 8)
+		}
+		r.put(legTSS, taskSel, 2)
+		r.kernel(code[:min(len(code), 0x100)]...)
+		c.RFLAGS = uint64(flags)&0x3f7fd5 | x86.Flag1
+		if c.RFLAGS&x86.FlagVM != 0 {
+			c.CPL = 3
+		}
+		c.ModeChanged()
+		end := c.Step + 200
+		for range 400 { // deliveries retire nothing
+			if c.Step >= end || c.Activity != x86.Active {
+				break
+			}
+			c.Attention = false
+			r.e.Run(end)
+			c.ServiceEvents(noInterrupts{})
+		}
+		if c.CPL > 3 || c.RFLAGS&x86.FlagVM != 0 && c.CPL != 3 {
+			t.Errorf("cpl %d, flags %#x", c.CPL, c.RFLAGS)
+		}
+	})
+}

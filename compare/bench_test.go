@@ -79,3 +79,16 @@ func injectLong(b *testing.B, golden, spec string, to uint64) string {
 	}
 	return dir
 }
+
+// BenchmarkExplain follows a wrong output back to the flipped bit.
+func BenchmarkExplain(b *testing.B) {
+	golden := recordLong(b, 1e9)
+	mid := open(b, golden).End() / 2
+	faulty := injectLong(b, golden, fmt.Sprintf("ata:error=unc,lba=35@step:%d", mid), mid+100_000_000)
+	for b.Loop() {
+		e, err := Explain(open(b, golden), open(b, faulty), Options{})
+		if err != nil || !e.Complete {
+			b.Fatal(e, err)
+		}
+	}
+}

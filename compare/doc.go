@@ -5,6 +5,8 @@
 //	pair.go         two machines side by side; the search for a step
 //	propagation.go  how much differs, as a function of step
 //	console.go      two consoles, aligned by line
+//	bisect.go       the first step at which a condition (predicate.go) holds
+//	explain.go      the chain of instructions from a fault to what was seen of it
 //	outcome.go      what became of the faulty run, in a word
 //
 // # Where does a run diverge?
@@ -31,6 +33,17 @@
 // Less: the runs are at different places. Control flow and privilege are compared
 // at equal steps because where they first differ says how the fault was noticed; what
 // both said is aligned as text, where a line that came later is the same line.
+//
+// # How is a wrong value followed back?
+//
+// From where it was seen, to the last instruction that wrote it: memory is watched
+// while intervals are played, from the nearest checkpoint back to the fault; a register
+// is compared after each instruction. What that instruction made it of is found by trying,
+// not from a table of operands: in the golden machine each of the wrong inputs is made
+// wrong alone and the instruction executed. What changes the result is a reason. This
+// holds up to where control flow splits, which is an effect like any other (of the
+// wrong flags, of a wrong pointer, of an exception); from there to the output the
+// calls are told.
 //
 // # What is an outcome?
 //

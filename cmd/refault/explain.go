@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+
+	"refault/compare"
+)
+
+var explainVerb = verb{
+	name:    "explain",
+	summary: "tell how a fault came to be seen: the chain of instructions that carried the wrong value",
+	long: `From the first wrong output, or from where control flow split before it, back to the fault:
+each instruction that made something wrong of something wrong, through registers, memory and
+devices, in the order in which it happened. Where the output is wrong because control flow had
+split, the calls that led from there to the output are told too.
+Status 0: the chain reaches the fault, or nothing came of it. Status 1: it ends before.`,
+	example: "refault explain boot.rec flip.rec",
+	args:    "GOLDEN FAULTY", minArgs: 2, maxArgs: 2,
+	flags: jsonFlag,
+	run: func(ctx context.Context, a *app, c *call) (int, error) {
+		g, f, undo, err := pairOf(ctx, a, c.args[0], c.args[1])
+		if err != nil {
+			return 0, err
+		}
+		defer undo()
+		prog := newProgress(a.err, "explaining")
+		e, err := compare.Explain(g, f, compare.Options{Symbols: symbolsOrNot(g.Manifest).Name, Progress: prog.at})
+		prog.done()
+		if err != nil {
+			return 0, err
+		}
+		status := statusDone
+		if e.Report.First != nil && !e.Complete {
+			status = statusDifferent
+		}
+		if *c.flags.(*bool) {
+			return status, writeJSON(a.out, e)
+		}
+		printExplanation(a.out, e)
+		return status, nil
+	},
+}
+
+func printExplanation(w io.Writer, e *compare.Explanation) {
+	r := e.Report
+	for _, i := range r.Injected {
+		fmt.Fprintf(w, "fault         %s, at step %d\n", i.Spec, i.Step)
+	}
+	if r.First == nil {
+		fmt.Fprintln(w, "nothing came of it")
+	} else {
+		if e.Origin != "" {
+			fmt.Fprintf(w, "origin        %s\n", e.Origin)
+		}
+		for i := range e.Links {
+			k := &e.Links[i]
+			fmt.Fprintf(w, "step %d  %s\n", k.Step, executedText(&k.Faulty))
+			from := strings.Join(k.From, ", ")
+			if k.Device != "" {
+				from = strings.TrimPrefix(from+", a device: "+k.Device, ", ")
+			}
+			fmt.Fprintf(w, "  made %s of %s: %s, golden %s\n", k.Place, orNone(from), k.Value, k.Golden)
+			if k.Owner != "" {
+				fmt.Fprintf(w, "  which is %s\n", k.Owner)
+			}
+		}
+		fmt.Fprintf(w, "so            %s\n", target(e))
+		for _, f := range e.Path {
+			by := "call to"
+			if f.By != "" {
+				by = f.By + ", handled at"
+			}
+			fmt.Fprintf(w, "step %d  %s %s\n", f.Step, by, addressText(f.Entry, f.Symbol))
+		}
+		if o := r.Output; o != nil {
+			at := ""
+			if e.OutputStep != 0 {
+				at = fmt.Sprintf(" (step %d)", e.OutputStep)
+			}
+			fmt.Fprintf(w, "said%s\n  golden      %s\n  faulty      %s\n", at, o.Golden, o.Faulty)
+		}
+	}
+	if e.Note != "" {
+		fmt.Fprintf(w, "note          %s\n", e.Note)
+	}
+	fmt.Fprintf(w, "outcome       %s: %s\n", r.Outcome, r.Why)
+}
+
+func target(e *compare.Explanation) string {
+	switch e.Target {
+	case "output":
+		return fmt.Sprintf("at step %d the wrong byte was put out", e.OutputStep)
+	case "control flow":
+		s := e.Report.Flow
+		return fmt.Sprintf("at step %d control flow split: to %s, golden to %s", s.Step, addressText(s.FaultyRIP, s.FaultyAt), addressText(s.GoldenRIP, s.GoldenAt))
+	}
+	return "the state differs"
+}

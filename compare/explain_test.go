@@ -1,0 +1,86 @@
+package compare
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"refault/test/tiny"
+	"refault/vmm/ksym"
+)
+
+func explain(t *testing.T, golden, faulty string) *Explanation {
+	t.Helper()
+	syms, err := ksym.Read(tiny.Kernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := Explain(open(t, golden), open(t, faulty), Options{Symbols: syms.Name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, k := range e.Links {
+		t.Logf("step %d: %s: %s of %v %s: %s, golden %s", k.Step, k.Faulty.Text, k.Place, k.From, k.Device, k.Value, k.Golden)
+		if k.Value == k.Golden {
+			t.Errorf("link %d carries no wrong value", i)
+		}
+		if i > 0 && (k.Step <= e.Links[i-1].Step || !slices.Contains(k.From, e.Links[i-1].Place)) {
+			t.Errorf("link %d does not follow from the one before", i)
+		}
+	}
+	return e
+}
+
+func TestExplainFromOutputToTheFlippedBit(t *testing.T) {
+	golden := recordTiny(t, 6, tiny.MemoryBytes)
+	syms, _ := ksym.Read(tiny.Kernel)
+	state, ok := syms.Addr("state")
+	if !ok {
+		t.Fatal("the guest has no symbol state")
+	}
+	// The checksum is printed after the last line of dots. It flips right before.
+	p := open(t, golden)
+	n := bytes.LastIndexByte(bytes.TrimSuffix(p.RecordedConsole(), []byte("\ndone\n")), '\n')
+	at, err := p.OutputStep(uint64(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := explain(t, golden, inject(t, golden, fmt.Sprintf("mem:addr=%#x,bit=30@step:%d", state, at)))
+	if e.Target != "output" || !e.Complete || len(e.Links) < 4 || !strings.Contains(e.Origin, fmt.Sprintf("[%#x]", state&^7)) {
+		t.Fatalf("%+v", e)
+	}
+	first, last := e.Links[0], e.Links[len(e.Links)-1]
+	if first.From[0] != fmt.Sprintf("[%#x]", state&^7) || last.Place != "rax" || last.Step >= e.OutputStep {
+		t.Errorf("first %+v, last %+v, output at step %d", first, last, e.OutputStep)
+	}
+}
+
+func TestExplainOfControlFlow(t *testing.T) {
+	golden := recordTiny(t, 12, tiny.MemoryBytes)
+	e := explain(t, golden, inject(t, golden, "reg:name=rip,bit=22@step:300001"))
+	if e.Target != "control flow" || !e.Complete || len(e.Path) == 0 || e.Path[0].By != "#PF" {
+		t.Errorf("instruction pointer: %+v", e)
+	}
+	e = explain(t, golden, inject(t, golden, "mce:type=srao,addr=0x200000@step:250000"))
+	if e.Target != "control flow" || !e.Complete || e.Origin != "the fault itself, in mc_pending" || len(e.Path) == 0 || e.Path[0].By != "#MC" || !strings.HasPrefix(e.Path[0].Symbol, "machine_check") {
+		t.Errorf("machine check: %+v", e)
+	}
+	e = explain(t, golden, inject(t, golden, "ata:error=unc,lba=35@step:100000"))
+	if e.Target != "control flow" || !e.Complete || len(e.Links) < 3 || e.Links[0].Device == "" || e.OutputStep == 0 {
+		t.Errorf("unreadable sector: %+v", e)
+	}
+}
+
+func TestExplainOfNothing(t *testing.T) {
+	golden := recordTiny(t, 6, tiny.MemoryBytes)
+	if e := explain(t, golden, inject(t, golden, "mem:addr=0x3ff000,bit=5@step:123456")); len(e.Links) != 0 || e.Note == "" {
+		t.Errorf("%+v", e)
+	}
+	// Wrong, and for ever on: the chain is cut off.
+	e := explain(t, golden, inject(t, golden, "reg:name=rcx,bit=1@step:150001"))
+	if e.Report.First == nil || e.Complete && e.Origin == "" || !e.Complete && e.Note == "" {
+		t.Errorf("%+v", e)
+	}
+}

@@ -221,6 +221,9 @@ func (m *Machine) compose(cfg Config) {
 	b.mapPorts(acpi.PMBase, acpi.NumPMPorts, m.pm)
 	b.mapPorts(0xcf8, 8, m.pci)
 	b.mapPorts(0xf4, 4, exit)
+	ferr := isa(13)
+	m.CPUs[0].FERR = func() { ferr.Set(true) }
+	b.mapPorts(0xf0, 1, coprocessor{m.CPUs[0], ferr})
 	b.mapRegisters(ioapicBase, ioapic.WindowBytes, io)
 
 	m.defects = newDefects(m)
@@ -251,6 +254,19 @@ func (p processor) NMI()       { p.c.NMIPending, p.c.Attention = true, true }
 func (p processor) INIT()      { p.m.stop(Reset) } // of the only processor
 func (p processor) SIPI(uint8) {}
 func (p processor) SMI()       {}
+
+// coprocessor is port F0H: writing it acknowledges an error of the x87 unit.
+type coprocessor struct {
+	c   *x86.CPU
+	irq dev.Line
+}
+
+func (coprocessor) In(uint16, int) uint32 { return 0xff }
+
+func (p coprocessor) Out(uint16, int, uint32) {
+	p.irq.Set(false)
+	p.c.IgnoreX87Errors()
+}
 
 func (m *Machine) output(b byte) {
 	m.core.said(b)

@@ -220,3 +220,34 @@ func TestConfigurationSpace(t *testing.T) {
 		t.Errorf("disabled: %#x", got)
 	}
 }
+
+// TestCoprocessorError: with CR0.NE clear, an x87 error is interrupt 13, and the instruction that found it comes again.
+func TestCoprocessorError(t *testing.T) {
+	divide := []byte{0xd9, 0xe8, 0xd9, 0xee, 0xde, 0xf9} // fld1; fldz; fdivp
+	m := machineWith(t, asm(picInit, []byte{
+		0xdb, 0xe3, // fninit
+		0xc7, 0x06, 0x00, 0x05, 0x7b, 0x03, // mov word [500h],37bh: division by zero is not masked
+		0xd9, 0x2e, 0x00, 0x05}, // fldcw [500h]
+		sti, divide, []byte{0x41, 0x9b, 0x42}, divide, []byte{0x9b, 0x42, 0x88, 0xd0}, outb(0xf4, 0))...) // inc cx; fwait; inc dx
+	m.handler(0x2d, 0x7e00,
+		0x43,       // inc bx
+		0xe6, 0xf0, // out f0h,al
+		0x9b,       // fwait: ignored
+		0xdb, 0xe2, // fnclex
+		0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0xcf)
+	c := m.CPUs[0]
+	for _, r := range []int{x86.RBX, x86.RCX, x86.RDX} {
+		c.Regs[r] = 0
+	}
+	c.CR0 &^= x86.CR0NE
+	wantStop(t, m, DebugExit, 1)
+	if c.Regs[x86.RBX] != 2 || c.Regs[x86.RCX] != 1 {
+		t.Errorf("%d interrupts; the instructions before ran %d times", c.Regs[x86.RBX], c.Regs[x86.RCX])
+	}
+	// Without interrupts it waits for ever.
+	m = machineWith(t, asm([]byte{0xdb, 0xe3, 0xc7, 0x06, 0x00, 0x05, 0x7b, 0x03, 0xd9, 0x2e, 0x00, 0x05}, cli, divide, []byte{0x9b, 0xf4})...)
+	wantStop(t, m, Dead, 0)
+	if rip := m.CPUs[0].Regs[x86.RIP]; rip != 0x7c00+12+1+6 {
+		t.Errorf("stopped at %#x", rip)
+	}
+}

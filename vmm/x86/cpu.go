@@ -64,6 +64,8 @@ type CPU struct {
 	Watch func(off uint64, n int, kind Access)
 	// Delivered is called when an exception or interrupt has been delivered.
 	Delivered func(e Exception)
+	// FERR is called when an x87 instruction finds an error that CR0.NE leaves to an interrupt.
+	FERR func()
 	// SystemCall is called before SYSCALL or SYSENTER changes anything.
 	SystemCall func()
 	// Delivering is set while an exception or interrupt is delivered, and DeliveredAt is the step at which that was done last.

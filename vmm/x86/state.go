@@ -211,6 +211,8 @@ type State struct {
 	NMIPending bool
 	// MCPending: a machine check waits to be delivered at the next boundary.
 	MCPending bool
+	// IGNNE: x87 errors are ignored while CR0.NE is clear.
+	IGNNE bool
 
 	Step uint64 // instructions retired since power-on, over all processors
 

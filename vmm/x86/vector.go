@@ -43,9 +43,7 @@ func (c *CPU) CheckMMX() {
 	if c.CR0&CR0TS != 0 {
 		c.Raise(VecNM)
 	}
-	if c.FX[fxFSW]&0x80 != 0 {
-		c.Raise(VecMF)
-	}
+	c.CheckX87Error()
 }
 
 // CheckX87 raises what an x87 instruction raises when the unit is not there to be used.
@@ -56,11 +54,26 @@ func (c *CPU) CheckX87() {
 }
 
 // CheckX87Error raises #MF for an unmasked error that a waiting instruction finds pending.
+// Where CR0.NE is clear, it is an interrupt from outside instead (SDM Vol. 1, "MS-DOS
+// Compatibility Sub-mode"): FERR# is asserted, and unless IGNNE# is, the processor stops in
+// front of the instruction until it is interrupted.
 func (c *CPU) CheckX87Error() {
-	if c.FX[fxFSW]&0x80 != 0 {
+	switch {
+	case c.FX[fxFSW]&0x80 == 0:
+		c.IGNNE = false
+	case c.CR0&CR0NE != 0:
 		c.Raise(VecMF)
+	case !c.IGNNE:
+		if c.FERR != nil {
+			c.FERR()
+		}
+		c.Activity = Halted
+		c.Abandon()
 	}
 }
+
+// IgnoreX87Errors asserts IGNNE#, as a PC does from the acknowledgement of an error until that is cleared.
+func (c *CPU) IgnoreX87Errors() { c.IGNNE = c.FX[fxFSW]&0x80 != 0 }
 
 // MXCSR returns the SSE control and status register.
 func (c *CPU) MXCSR() uint32 { return binary.LittleEndian.Uint32(c.FX[fxMXCSR:]) }

@@ -61,7 +61,7 @@ var verbs []*verb
 
 func init() { // the demo calls the others, so the table cannot be a plain variable
 	verbs = []*verb{
-		&runVerb, &recordVerb, &replayVerb, &verifyVerb, &injectVerb, &campaignVerb, &diffVerb, &propagationVerb, &explainVerb, &bisectVerb, &infoVerb, &logVerb,
+		&runVerb, &recordVerb, &replayVerb, &verifyVerb, &injectVerb, &campaignVerb, &diffVerb, &propagationVerb, &reportVerb, &explainVerb, &bisectVerb, &infoVerb, &logVerb,
 		&snapshotVerb, &dumpVerb, &traceVerb, &profileVerb, &symbolsVerb, &gdbVerb, &faultsVerb, &demoVerb, &versionVerb,
 	}
 }

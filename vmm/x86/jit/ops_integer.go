@@ -382,6 +382,9 @@ func (t *translator) moveReg(to, from uint8, size int) {
 		s := t.src(from, hRAX)
 		if size == 8 && hostOf[to] == hNone {
 			a.store(home(to), s)
+			if t.kept == int(to) {
+				t.kept = keptNone
+			}
 			return
 		}
 		r, done := t.set(to, hRAX)
@@ -389,9 +392,8 @@ func (t *translator) moveReg(to, from uint8, size int) {
 		done()
 		return
 	}
-	s := t.src(from, hRAX)
 	r, done := t.dst(to, size, hR10)
-	a.rr(ins{op: 0x8a | wide(size), size: size}, r, s)
+	a.rr(ins{op: 0x8a | wide(size), size: size}, r, t.src(from, hRAX))
 	done()
 }
 

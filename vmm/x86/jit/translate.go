@@ -106,6 +106,8 @@ type translator struct {
 	lost bool   // the exit has to compute the flags first, by exitRe
 
 	windows     [16]window // by register
+	kept        int        // the register that R10 has the value of, or keptNone
+	keeps       bool       // the instruction in work leaves R10 to src and dst
 	exitRe      again
 	forgetAfter bool // the instruction changes what the flags would be computed from, and they are dead behind it
 	id          int  // the exit
@@ -232,15 +234,22 @@ func (t *translator) emitBlock() {
 		a.aluImm(0, 8, hBudget, int32(t.b.n))
 		t.leave(t.exit(exit{kind: exitBudget}))
 	})
-	t.fl = flagState{mem: true}
+	t.fl, t.kept = flagState{mem: true}, keptNone
 	for t.i = range t.insts {
 		t.in = &t.insts[t.i]
 		t.next = t.b.rip + uint64(t.in.pos) + uint64(t.in.Len)
 		t.slow, t.call, t.lost = nil, false, false
 		t.forgetAfter = false
 		t.keepFlags()
+		if t.keeps = keepsR10(t.in); !t.keeps {
+			t.kept = keptNone
+		}
 		if !t.emit() {
 			t.leaveToInterpreter()
+			t.kept = keptNone
+		}
+		if !t.keeps {
+			t.kept = keptNone
 		}
 		if t.forgetAfter {
 			t.fl.again = false
@@ -286,7 +295,7 @@ func (t *translator) leaveToInterpreter() {
 func (t *translator) finishSlow() {
 	l, id, fl, sse, lost, re := t.slow, t.id, t.fl, t.sse, t.lost, t.exitRe
 	t.e.exits[id].call, t.e.exits[id].vec = t.call, sse
-	windows := t.anyWindow()
+	windows, kept := t.anyWindow(), t.kept
 	after := &label{at: len(t.a.b)}
 	end := (t.in.attr&x86.EndBlock != 0 || endsBlock(t.in.Op)) && !t.in.side
 	t.cold = append(t.cold, func() {
@@ -306,6 +315,9 @@ func (t *translator) finishSlow() {
 		t.e.exits[id].resume = t.b.entry + len(a.b)
 		if sse {
 			t.loadVectors(id)
+		}
+		if kept != keptNone {
+			a.load(hR10, home(uint8(kept)))
 		}
 		if fl.host {
 			t.reload()
@@ -637,16 +649,20 @@ func (t *translator) spillHigh(g uint8) memop {
 	return m
 }
 
-// src returns a host register that holds register g: its own, or tmp. The flags stay.
+// src returns a host register that holds register g: its own, or tmp, or R10 where it is there already. The flags stay.
 func (t *translator) src(g uint8, tmp int) int {
 	switch {
 	case g&x86.HighByte != 0:
 		t.a.rm(ins{op: 0x0fb6, size: 4}, tmp, t.spillHigh(g))
+		t.lose(tmp)
 		return tmp
 	case hostOf[g] != hNone:
 		return hostOf[g]
+	case t.kept == int(g):
+		return hR10
 	}
 	t.a.load(tmp, home(g))
+	t.hold(g, tmp)
 	return tmp
 }
 
@@ -657,23 +673,75 @@ func (t *translator) dst(g uint8, size, tmp int) (r int, done func()) {
 	case g&x86.HighByte != 0:
 		m := t.spillHigh(g)
 		t.a.rm(ins{op: 0x0fb6, size: 4}, tmp, m)
+		t.lose(tmp)
 		return tmp, func() {
 			t.a.rm(ins{op: 0x88, size: 1}, tmp, m)
 			t.a.load(hostOf[g&3], home(g&3))
 		}
 	case hostOf[g] != hNone:
 		return hostOf[g], func() {}
+	case t.kept == int(g):
+		tmp = hR10
+	default:
+		t.a.load(tmp, home(g))
+		t.hold(g, tmp)
 	}
-	t.a.load(tmp, home(g))
 	return tmp, func() { t.a.store(home(g), tmp) }
 }
 
-// set is dst for a register that is only written, with an operand of 4 or 8 bytes.
+// set is dst for a register that is only written, with an operand of 4 or 8 bytes. The
+// instruction that writes it may read R10.
 func (t *translator) set(g uint8, tmp int) (r int, done func()) {
 	if hostOf[g] != hNone {
 		return hostOf[g], func() {}
 	}
-	return tmp, func() { t.a.store(home(g), tmp) }
+	if t.keeps && tmp == hRAX {
+		tmp = hR10
+	}
+	return tmp, func() {
+		t.a.store(home(g), tmp)
+		if t.kept == int(g) {
+			t.kept = keptNone
+		}
+		t.hold(g, tmp)
+	}
+}
+
+// R10 keeps the value of one register that lives in the State from one instruction to the
+// next, so that a chain of operations on it waits for no load. Its home has the value too.
+
+const keptNone = -1
+
+// hold notes that tmp has the value of register g.
+func (t *translator) hold(g uint8, tmp int) {
+	if tmp == hR10 {
+		t.kept = keptNone
+		if t.keeps {
+			t.kept = int(g)
+		}
+	}
+}
+
+// lose notes that tmp was used for something else.
+func (t *translator) lose(tmp int) {
+	if tmp == hR10 {
+		t.kept = keptNone
+	}
+}
+
+// keepsR10 reports whether an instruction's translation uses R10 through src, dst, set and effective only.
+func keepsR10(in *guestInst) bool {
+	switch in.Op {
+	case x86.OpADD, x86.OpOR, x86.OpADC, x86.OpSBB, x86.OpAND, x86.OpSUB, x86.OpXOR, x86.OpCMP, x86.OpTEST, x86.OpMOV,
+		x86.OpMOVZX8, x86.OpMOVZX16, x86.OpMOVSX8, x86.OpMOVSX16, x86.OpMOVSXD, x86.OpLEA, x86.OpINC, x86.OpDEC, x86.OpNOT, x86.OpNEG,
+		x86.OpSHL, x86.OpSAL, x86.OpSHR, x86.OpSAR, x86.OpROL, x86.OpROR, x86.OpBSWAP, x86.OpPOP, x86.OpNOP, x86.OpIMUL2, x86.OpIMUL3:
+		return true
+	case x86.OpPUSH, x86.OpCMOVCC, x86.OpSETCC:
+		return !in.IsMem
+	case x86.OpJCC:
+		return in.side
+	}
+	return false
 }
 
 // effective emits the linear address of the memory operand, plus extra, into dst: R10, or
@@ -692,6 +760,7 @@ func (t *translator) effective(in *guestInst, dst int) {
 		}
 		a.lea(dst, m)
 	}
+	t.lose(dst)
 	if in.Seg != x86.SegFlat && in.Op != x86.OpLEA {
 		a.rm(ins{op: 0x03, size: 8}, dst, at(hRSP, offSeg+segSize*int32(in.Seg)))
 	}
@@ -807,6 +876,7 @@ func (t *translator) guestConst(va uint64, size int, write, align bool) (m memop
 		return at(hR11, int32(va)), true
 	}
 	a.movConst(hR10, va)
+	t.lose(hR10)
 	return memop{base: hR10, index: hR11}, true
 }
 

@@ -56,6 +56,7 @@ func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 	page := va &^ (mem.PageSize - 1)
 	if m.viewID == viewSuper && page>>63 == 0 {
 		m.low = true
+		m.filledLow.add(va >> mem.PageShift % tlbSize)
 	}
 	e := &m.view[va>>mem.PageShift%tlbSize]
 	addend := c.hostAddr(off) - va

@@ -132,7 +132,9 @@ type mmu struct {
 	low    bool        // viewSuper may hold entries of the lower half
 	filled [numViews]filled
 
+	filledLow  filled // entries of viewSuper that may hold something of the lower half
 	filledCode [2]filled
+	lowCode    bool     // the supervisor's part of code may hold entries of the lower half
 	grants     []uint32 // by page of RAM: the entry that may grant writes to it, plus one; or grantsMany
 	epoch      uint64   // counts the times that all of the lower half was forgotten
 }
@@ -225,7 +227,7 @@ func (c *CPU) FlushTLB() {
 	for v := range m.data {
 		m.forgetData(v, 0, allAddresses)
 	}
-	m.low = false
+	m.low, m.filledLow.n = false, 0
 	m.epoch++
 	c.flushCode(0, allAddresses)
 }
@@ -242,6 +244,9 @@ func (c *CPU) flushCode(first, last uint64) {
 			}
 			continue
 		}
+		if u == 0 && last <= lowerHalf && !c.mmu.lowCode {
+			continue
+		}
 		c.mmu.filledCode[u].sweep(itlbSize, func(i int) bool {
 			e := &t[i]
 			if e.tag >= first && e.tag <= last {
@@ -249,6 +254,9 @@ func (c *CPU) flushCode(first, last uint64) {
 			}
 			return e.tag != tlbNone
 		})
+	}
+	if first == 0 && last >= lowerHalf {
+		c.mmu.lowCode = false
 	}
 	if c.CodeFlushed != nil {
 		c.CodeFlushed(first, last)
@@ -281,7 +289,14 @@ func (c *CPU) SetCR3(v uint64) {
 	m.forgetData(viewUser, 0, lowerHalf)
 	m.forgetData(viewSuperAC, 0, lowerHalf)
 	if m.low {
-		m.forgetData(viewSuper, 0, lowerHalf)
+		// Few entries of many: a kernel's own are of the upper half.
+		t := &m.data[viewSuper]
+		m.filledLow.sweep(tlbSize, func(i int) bool {
+			if t[i].read <= lowerHalf {
+				t[i].forget()
+			}
+			return false
+		})
 		m.low = false
 	}
 	c.flushCode(0, lowerHalf)
@@ -352,9 +367,10 @@ func (c *CPU) RevokeWrite(off uint64) {
 	switch {
 	case g == grantsMany || watched:
 		for v := range m.data {
-			for i := range m.data[v] {
+			m.filled[v].sweep(tlbSize, func(i int) bool {
 				revoke(&m.data[v][i])
-			}
+				return m.data[v][i].read != tlbNone
+			})
 		}
 	case g != 0:
 		revoke(&m.data[(g-1)/tlbSize][(g-1)%tlbSize])
@@ -375,9 +391,11 @@ func (m *mmu) noteGrant(off uint64, i uint32) {
 // RevokeWrites takes fast-path permission to write away from all pages, after their Dirty flags were cleared.
 func (c *CPU) RevokeWrites() {
 	for v := range c.mmu.data {
-		for i := range c.mmu.data[v] {
-			c.mmu.data[v][i].write = tlbNone
-		}
+		t := &c.mmu.data[v]
+		c.mmu.filled[v].sweep(tlbSize, func(i int) bool {
+			t[i].write = tlbNone
+			return t[i].read != tlbNone
+		})
 	}
 }
 
@@ -699,6 +717,7 @@ func (m *mmu) setCode(user int, e *itlbEntry, v itlbEntry) {
 		m.filledCode[user].add(v.tag >> mem.PageShift % itlbSize)
 	}
 	*e = v
+	m.lowCode = m.lowCode || user == 0 && v.tag <= lowerHalf
 }
 
 // CodeOffset is FetchPage for an engine that fetches nothing yet: it returns the offset

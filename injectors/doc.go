@@ -29,6 +29,17 @@
 // instant (a bit flips) they count the occurrences of the last stage. Of one that stays
 // in the machine (a bad sector) they count what it does there, and the trigger plants it once.
 //
+// Keys can be drawn (addr=~ram, bit=~uniform:0..7), and the stage gaps comes at random:
+// process.go. Draws come from a generator that the recording's seed starts, or key seed.
+// A plan says in YAML what flags say: plan.go.
+//
+// # What stays when the injector has gone?
+//
+// The events. A fault that is done in an instant is one event, with what it replaced. One
+// that stays is planted by an event, as a vmm.Defect or as a fault of a drive, and what
+// becomes of it then is the machine's own doing, in a replay too. What a model decides
+// that lives here (cache.go) is events again.
+//
 // # How is a kind added?
 //
 // One file with one Kind value, and its name in the table in kinds.go. The kind's

@@ -41,7 +41,7 @@ func (f *Fault) drawn(state *uint64, m *vmm.Machine) (Args, error) {
 	if f.draws == nil {
 		return f.Args, nil
 	}
-	a := Args{kind: f.Kind, values: slices.Clone(f.Args.values)}
+	a := Args{kind: f.Kind, values: slices.Clone(f.Args.values), guest: f.Args.guest}
 	for i, d := range f.draws {
 		if d == nil {
 			continue
@@ -128,6 +128,7 @@ type Key struct {
 type Args struct {
 	kind   *Kind
 	values []string // by index of Kind.keys
+	guest  Guest    // or nil
 }
 
 // Has reports whether a key has a value.

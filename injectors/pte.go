@@ -21,9 +21,7 @@ var pteKind = Kind{
 	Doc:    "bits of the page-table entry that maps an address change",
 	Sees:   "page faults, wrong permissions, or another page of memory",
 	Source: "SDM Vol. 3A 4.5; fault-injection literature",
-	Keys: concat([]Key{
-		{Name: "vaddr", Doc: "virtual address or symbol, in the address space that is current at the trigger", Addr: true, Needed: true},
-		{Name: "cr3", Doc: "another address space"},
+	Keys: concat(placeKeys[1:], []Key{
 		{Name: "level", Doc: "of the entry", Default: "pte", Values: pteLevels},
 		{Name: "flag", Doc: "the bit, by name", Values: []string{"present", "write", "user", "pwt", "pcd", "accessed", "dirty", "large", "global", "nx"}},
 	}, bitKeys, []Key{opKey}),
@@ -32,9 +30,12 @@ var pteKind = Kind{
 		if !c.LongMode() {
 			return nil, fmt.Errorf("pte: the processor is not in 64-bit mode at step %d: %w", m.Step(), ErrSpec)
 		}
-		cr3 := c.CR3
-		if a.Has("cr3") {
-			cr3 = a.Uint("cr3")
+		if !a.Has("vaddr") {
+			return nil, fmt.Errorf("pte: needs key vaddr: %w", ErrSpec)
+		}
+		cr3, err := space(m, a, "pte")
+		if err != nil {
+			return nil, err
 		}
 		lvl := 1
 		for i, name := range pteLevels {
@@ -53,7 +54,6 @@ var pteKind = Kind{
 			}
 			bits = binary.LittleEndian.AppendUint64(nil, pteBits[a.Text("flag")])
 		} else {
-			var err error
 			if bits, err = pattern(a, "pte"); err != nil {
 				return nil, err
 			}

@@ -4,12 +4,21 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"refault/vmm/linux"
+	"refault/vmm/x86"
 )
 
 // Symbols are the names of a kernel's addresses. *ksym.Table implements it.
 type Symbols interface {
 	Addr(name string) (addr uint64, ok bool)
 	Near(name string, n int) []string
+}
+
+// Guest tells of the processes of a guest. *linux.Kernel implements it.
+type Guest interface {
+	Processes(c *x86.CPU) []linux.Process
+	Current(c *x86.CPU) (p linux.Process, ok bool)
 }
 
 // ErrSymbol is wrapped by the error of a symbol that cannot be resolved.
@@ -61,6 +70,26 @@ func (e *Expr) bind(s Symbols) error {
 	}
 	e.Addr = a + e.Offset
 	return nil
+}
+
+// SetGuest tells who knows the guest's processes, for keys pid and comm.
+func (f *Fault) SetGuest(g Guest) {
+	f.Args.guest = g
+	for i := range f.Trigger.Stages {
+		if w, ok := f.Trigger.Stages[i].cond.(interface{ setGuest(Guest) }); ok {
+			w.setGuest(g)
+		}
+	}
+}
+
+// NeedsGuest reports whether a fault concerns a process by its name or number.
+func (f *Fault) NeedsGuest() bool {
+	for _, s := range f.Trigger.Stages {
+		if w, ok := s.cond.(interface{ needsGuest() bool }); ok && w.needsGuest() {
+			return true
+		}
+	}
+	return hasKey(f.Args, "pid") || hasKey(f.Args, "comm")
 }
 
 // Bind resolves the symbols of a fault's description. s may be nil.

@@ -17,6 +17,43 @@ var placeKeys = []Key{
 	{Name: "addr", Doc: "physical address"},
 	{Name: "vaddr", Doc: "virtual address or symbol, in the address space that is current at the trigger", Addr: true},
 	{Name: "cr3", Doc: "another address space, for vaddr"},
+	{Name: "pid", Doc: "or that of a process, by its number (Linux)"},
+	{Name: "comm", Doc: "or that of the first process of a name (Linux)", Text: true},
+}
+
+// space returns the CR3 of the address space that keys cr3, pid and comm name.
+func space(m *vmm.Machine, a Args, kind string) (uint64, error) {
+	c := m.CPUs[0]
+	n := 0
+	for _, k := range []string{"cr3", "pid", "comm"} {
+		if a.Has(k) {
+			n++
+		}
+	}
+	switch {
+	case n > 1:
+		return 0, fmt.Errorf("%s: give one of cr3, pid and comm: %w", kind, ErrSpec)
+	case n == 0:
+		return c.CR3, nil
+	case a.Has("cr3"):
+		return a.Uint("cr3"), nil
+	case a.guest == nil:
+		return 0, fmt.Errorf("%s: keys pid and comm need a Linux kernel with symbols and type information (BTF): %w", kind, ErrSpec)
+	}
+	var names []string
+	for _, p := range a.guest.Processes(c) {
+		if p.CR3 == 0 {
+			continue
+		}
+		if a.Has("pid") && uint64(p.PID) == a.Uint("pid") || p.Name == a.Text("comm") {
+			return p.CR3, nil
+		}
+		names = append(names, fmt.Sprintf("%s (%d)", p.Name, p.PID))
+	}
+	if len(names) > 10 {
+		names = append(names[:10], "…")
+	}
+	return 0, fmt.Errorf("%s: no such process at step %d; there are %s: %w", kind, m.Step(), strings.Join(names, ", "), ErrSpec)
 }
 
 // place returns the physical address that the placeKeys name.
@@ -27,12 +64,12 @@ func place(m *vmm.Machine, a Args, kind string) (uint64, error) {
 	if a.Has("addr") {
 		return a.Uint("addr"), nil
 	}
-	c, va := m.CPUs[0], a.Uint("vaddr")
-	cr3 := c.CR3
-	if a.Has("cr3") {
-		cr3 = a.Uint("cr3")
+	va := a.Uint("vaddr")
+	cr3, err := space(m, a, kind)
+	if err != nil {
+		return 0, err
 	}
-	pa, ok := c.TranslateIn(cr3, va)
+	pa, ok := m.CPUs[0].TranslateIn(cr3, va)
 	if !ok {
 		return 0, fmt.Errorf("%s: virtual address %#x is not mapped at step %d: %w", kind, va, m.Step(), ErrSpec)
 	}

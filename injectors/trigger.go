@@ -1,6 +1,7 @@
 package injectors
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -59,10 +60,10 @@ func init() {
 	triggerKinds = []*TriggerKind{
 		{"step", "step:N[/PERIOD]", "when N instructions have retired; and then every PERIOD", parseStep},
 		{"time", "time:T[/PERIOD]", "at virtual time T, as 1.5s or 200ms; and then every PERIOD", parseTime},
-		{"exec", "exec:WHERE[,cr3=N][#n]", "before the n-th execution of the instruction at a virtual address or symbol", parseExec},
-		{"read", "read:WHERE[/BYTES][,cr3=N][#n]", "before the n-th read of a location", parseAccess(false, x86.Read)},
-		{"write", "write:WHERE[/BYTES][,cr3=N][#n]", "after the n-th write to a location", parseAccess(false, x86.Write)},
-		{"access", "access:WHERE[/BYTES][,cr3=N][#n]", "at the n-th read or write of a location", parseAccess(true, 0)},
+		{"exec", "exec:WHERE[,cr3=N|,pid=N|,comm=NAME][#n]", "before the n-th execution of the instruction at a virtual address or symbol", parseExec},
+		{"read", "read:WHERE[/BYTES][,cr3=N|,pid=N|,comm=NAME][#n]", "before the n-th read of a location", parseAccess(false, x86.Read)},
+		{"write", "write:WHERE[/BYTES][,cr3=N|,pid=N|,comm=NAME][#n]", "after the n-th write to a location", parseAccess(false, x86.Write)},
+		{"access", "access:WHERE[/BYTES][,cr3=N|,pid=N|,comm=NAME][#n]", "at the n-th read or write of a location", parseAccess(true, 0)},
 		{"console", "console:REGEXP[#n]", "when the guest has said, within one line, what a regular expression matches", parseConsole},
 		{"io", "io:LBA[+SECTORS][,drive=N][#n]", "before the n-th disk command that touches sectors", parseIO(ata.OpRead | ata.OpWrite)},
 		{"ioread", "ioread:LBA[+SECTORS][,drive=N][#n]", "before the n-th that reads them", parseIO(ata.OpRead)},
@@ -218,19 +219,32 @@ type where struct {
 	physical bool
 	bytes    uint64
 	cr3      uint64
+	pid      uint64
+	comm     string
 	any      bool // of all address spaces
+	guest    Guest
 }
+
+func (w *where) setGuest(g Guest) { w.guest = g }
+func (w *where) needsGuest() bool { return w.pid != 0 || w.comm != "" }
 
 func parseWhere(arg string, access bool) (where, error) {
 	w := where{bytes: 1, any: true}
 	arg, options, found := strings.Cut(arg, ",")
 	if found {
-		v, ok := strings.CutPrefix(options, "cr3=")
+		k, v, _ := strings.Cut(options, "=")
 		n, err := ParseUint(v)
-		if !ok || err != nil {
-			return w, fmt.Errorf("%q is not an option; cr3=N is one", options)
+		switch {
+		case k == "comm" && v != "":
+			w.comm = v
+		case k == "pid" && err == nil && n != 0:
+			w.pid = n
+		case k == "cr3" && err == nil:
+			w.cr3 = n &^ 0xfff
+		default:
+			return w, fmt.Errorf("%q is not an option; cr3=N, pid=N and comm=NAME are", options)
 		}
-		w.cr3, w.any = n&^0xfff, false
+		w.any = false
 	}
 	if access {
 		if p, ok := strings.CutPrefix(arg, "phys:"); ok {
@@ -252,7 +266,24 @@ func parseWhere(arg string, access bool) (where, error) {
 	return w, err
 }
 
-func (w *where) in(c *x86.CPU) bool { return w.any || c.CR3&^0xfff&^(1<<63) == w.cr3 }
+func (w *where) in(c *x86.CPU) bool {
+	switch {
+	case w.any:
+		return true
+	case w.guest != nil && w.needsGuest():
+		p, ok := w.guest.Current(c)
+		return ok && (w.pid != 0 && uint64(p.PID) == w.pid || w.comm != "" && p.Name == w.comm)
+	}
+	return c.CR3&^0xfff&^(1<<63) == w.cr3
+}
+
+// bind resolves the symbol.
+func (w *where) bind(s Symbols) error {
+	if w.needsGuest() && w.guest == nil {
+		return errors.New("options pid and comm need a Linux kernel with symbols and type information (BTF)")
+	}
+	return w.Expr.bind(s)
+}
 
 type onExec struct{ where }
 

@@ -160,6 +160,7 @@ func TestBadTriggers(t *testing.T) {
 		flip + ",id=@step:5":             "has no value",
 		"mem:vaddr=a+b,bit=3@step:5":     "not an address",
 		"mem:vaddr=jiffies,bit=3@step:5": "",
+		flip + "@exec:5,pid=0":           "is not an option",
 	} {
 		f, err := Parse(spec)
 		if want == "" && err == nil {

@@ -47,4 +47,11 @@
 // Defect, which stays in the machine as a part of its state and strikes by itself. What
 // waits for something to happen is not here: package injectors does, with Observers
 // and Watches, and what comes of it is an event.
+//
+// # How is it looked at, and broken?
+//
+// An Observer hears of instructions, accesses, exceptions, output and disk commands, and a
+// Watch of accesses to physical memory; only what is looked at pays. Both may abandon an
+// instruction before it has done anything. Defects are what is wrong with the hardware
+// and stays wrong; they are a device, so they are saved, restored and hashed.
 package vmm

@@ -14,6 +14,9 @@ import (
 	"refault/replay"
 	"refault/traces"
 	"refault/vmm"
+	"refault/vmm/boot"
+	"refault/vmm/ksym"
+	"refault/vmm/linux"
 )
 
 type injectFlags struct {
@@ -141,16 +144,25 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 	return statusDone, nil
 }
 
-// bind resolves the symbols that faults name, in the recorded kernel.
+// bind resolves the symbols and processes that faults name, in the recorded kernel.
 func bind(faults []*injectors.Fault, m *traces.Manifest) error {
 	var table injectors.Symbols
-	if slices.ContainsFunc(faults, (*injectors.Fault).Symbolic) {
+	if needs := slices.ContainsFunc(faults, (*injectors.Fault).NeedsGuest); needs || slices.ContainsFunc(faults, (*injectors.Fault).Symbolic) {
 		t, err := symbols(m)
 		if err != nil {
 			return fmt.Errorf("reading the kernel's symbols: %w", err)
 		}
 		if t != nil {
 			table = t
+		}
+		if needs && t != nil {
+			g, err := knownGuest(m, t)
+			if err != nil {
+				return err
+			}
+			for _, f := range faults {
+				f.SetGuest(g)
+			}
 		}
 	}
 	for _, f := range faults {
@@ -159,4 +171,17 @@ func bind(faults []*injectors.Fault, m *traces.Manifest) error {
 		}
 	}
 	return nil
+}
+
+// knownGuest returns what is known of the processes of the recorded kernel, which symbols has checked.
+func knownGuest(m *traces.Manifest, t *ksym.Table) (*linux.Kernel, error) {
+	k, err := os.ReadFile(m.Kernel.Path)
+	if err != nil {
+		return nil, err
+	}
+	elf, err := boot.Vmlinux(k)
+	if err != nil {
+		return nil, err
+	}
+	return linux.New(elf, t)
 }

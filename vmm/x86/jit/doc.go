@@ -23,7 +23,7 @@
 // program counter that belongs to no Go function as a reason to touch nothing: it
 // neither preempts there nor unwinds. What the ABI wants back is RSP, RBP and MXCSR.
 // How long the collector may have to wait is bounded by the budget. Code is written
-// through one mapping of a memfd and executed through another.
+// through one mapping of memory and executed through another.
 //
 // # What is where, in generated code?
 //

@@ -181,17 +181,19 @@ func (e *Engine) careful() {
 	}
 	// The shadow covers the instruction that begins here, and ends with it.
 	c.Shadow = 0
+	task := c.Seg[x86.TR].Sel
 	e.slow()
 	in := &e.single
+	switched := c.Seg[x86.TR].Sel != task && in.Op != x86.OpLTR
 	// RF lasts until the instruction is complete, which a string instruction that goes
-	// back to itself is not; IRET has loaded the RF of what follows.
-	if in.Op != x86.OpIRET && !(c.Regs[x86.RIP] == c.InstRIP && in.Prefix&(x86.PrefixRep|x86.PrefixRepne) != 0) {
+	// back to itself is not; IRET and task switches have loaded the RF of what follows.
+	if in.Op != x86.OpIRET && !switched && !(c.Regs[x86.RIP] == c.InstRIP && in.Prefix&(x86.PrefixRep|x86.PrefixRepne) != 0) {
 		c.RFLAGS &^= flags & x86.FlagRF
 	}
 	stepped := flags&x86.FlagTF != 0
 	switch in.Op {
 	case x86.OpINT, x86.OpINT3, x86.OpINT1, x86.OpINTO, x86.OpSYSCALL:
-		stepped = stepped && c.RFLAGS&x86.FlagTF != 0 // no trap after one that clears TF (SDM Vol. 3B 17.3.1.4)
+		stepped = stepped && c.RFLAGS&x86.FlagTF != 0 && !switched // no trap after one that clears TF (SDM Vol. 3B 17.3.1.4)
 	}
 	if stepped {
 		c.SingleStepped()

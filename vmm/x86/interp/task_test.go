@@ -547,3 +547,27 @@ func FuzzLegacySystem(f *testing.F) {
 		}
 	})
 }
+
+// TestTaskFlags: TF and RF of a TSS are the new task's own.
+func TestTaskFlags(t *testing.T) {
+	for name, code := range map[string][]byte{"JMP": jmpTask, "INT": intTask} {
+		k := kernelTask()
+		k.flags = x86.Flag1 | x86.FlagTF | x86.FlagRF
+		r := taskRig(t, k)
+		c := r.c
+		r.kernel(code...)
+		r.put(taskCode, 0x90, 1)
+		c.RFLAGS |= x86.FlagRF
+		r.step(1)
+		if c.Regs[x86.RIP] != taskCode || c.RFLAGS&x86.FlagRF == 0 || c.PendingDebug != 0 {
+			t.Errorf("%s: rip %#x, flags %#x, pending %#x", name, c.Regs[x86.RIP], c.RFLAGS, c.PendingDebug)
+		}
+		if got := r.get(legTSS+36, 4); got&x86.FlagRF != 0 && name == "JMP" {
+			t.Errorf("%s: flags %#x of the old task: the instruction is complete", name, got)
+		}
+		r.step(1)
+		if c.Regs[x86.RIP] != taskCode+1 || !c.ServiceEvents(nil) || r.vector() != x86.VecDB || c.DR[6]&(1<<14) == 0 {
+			t.Errorf("%s: rip %#x, dr6 %#x: no single step after the first instruction", name, c.Regs[x86.RIP], c.DR[6])
+		}
+	}
+}

@@ -89,7 +89,9 @@ func diffOf(ctx context.Context, a *app, golden, faulty string) (*compare.Report
 	defer undo()
 	prog := newProgress(a.err, "comparing")
 	defer prog.done()
-	return compare.Diff(g, f, compare.Options{Symbols: symbolsOrNot(g.Manifest).Name, Progress: prog.at})
+	opt := compareOptions(g.Manifest)
+	opt.Progress = prog.at
+	return compare.Diff(g, f, opt)
 }
 
 // parseOutcomes reads names of outcomes.

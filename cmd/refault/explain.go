@@ -27,7 +27,9 @@ Status 0: the chain reaches the fault, or nothing came of it. Status 1: it ends 
 		}
 		defer undo()
 		prog := newProgress(a.err, "explaining")
-		e, err := compare.Explain(g, f, compare.Options{Symbols: symbolsOrNot(g.Manifest).Name, Progress: prog.at})
+		opt := compareOptions(g.Manifest)
+		opt.Progress = prog.at
+		e, err := compare.Explain(g, f, opt)
 		prog.done()
 		if err != nil {
 			return 0, err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 
+	"refault/compare"
 	"refault/replay"
 	"refault/traces"
 	"refault/vmm"
@@ -18,6 +19,15 @@ import (
 // symbols reads the symbols of a recording's kernel, if its file is still there and the
 // same. Without any, the table is nil, which names nothing.
 func symbols(m *traces.Manifest) (*ksym.Table, error) {
+	k, err := kernelFile(m)
+	if k == nil || err != nil {
+		return nil, err
+	}
+	return kernelSymbols(k)
+}
+
+// kernelFile reads a recording's kernel, if its file is still there and the same; nil where it is in no file.
+func kernelFile(m *traces.Manifest) ([]byte, error) {
 	if m.Kernel == nil {
 		return nil, nil
 	}
@@ -28,7 +38,28 @@ func symbols(m *traces.Manifest) (*ksym.Table, error) {
 	if sum := sha256.Sum256(k); hex.EncodeToString(sum[:]) != m.Kernel.SHA256 {
 		return nil, errors.New(m.Kernel.Path + " is not the recorded kernel any more")
 	}
-	return kernelSymbols(k)
+	return k, nil
+}
+
+// compareOptions are the names that a recording's kernel gives to things, where it has any.
+func compareOptions(m *traces.Manifest) compare.Options {
+	k, err := kernelFile(m)
+	if k == nil || err != nil {
+		return compare.Options{}
+	}
+	elf, err := boot.Vmlinux(k)
+	if err != nil {
+		return compare.Options{}
+	}
+	t, err := ksym.Read(elf)
+	if err != nil {
+		return compare.Options{}
+	}
+	btf, err := ksym.ReadBTF(elf)
+	if err != nil {
+		btf = nil // then processes have no names
+	}
+	return compare.Options{Symbols: t.Name, Owner: compare.NewLinux(t, btf).Owner}
 }
 
 // kernelSymbols reads the symbols of a kernel. Without any, the table is nil.

@@ -14,7 +14,7 @@ var ErrInterrupted = errors.New("interrupted")
 // ErrPaused is returned by Run after Pause.
 var ErrPaused = errors.New("paused")
 
-var errBackwards = fmt.Errorf("time cannot go backwards: %w", ErrTarget)
+var errBackwards = fmt.Errorf("time cannot go backwards, and not on for ever: %w", ErrTarget)
 
 func errClock(name string) error { return fmt.Errorf("clock %q: %w", name, ErrTarget) }
 

@@ -253,6 +253,9 @@ func (d *Defects) interrupted(cpu int, vector uint8, level bool) bool {
 	return true
 }
 
+// maxSkewNs bounds how far virtual time can jump: 146 years.
+const maxSkewNs = 1 << 62
+
 // jump makes a clock jump.
 func (m *Machine) jump(clock string, deltaNs uint64) error {
 	switch clock {
@@ -262,7 +265,7 @@ func (m *Machine) jump(clock string, deltaNs uint64) error {
 			l.TSCChanged()
 		}
 	case ClockTime:
-		if int64(deltaNs) < 0 {
+		if int64(deltaNs) < 0 || m.core.SkewNs+deltaNs > maxSkewNs {
 			return errBackwards
 		}
 		m.core.SkewNs += deltaNs

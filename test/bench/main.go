@@ -70,7 +70,10 @@ func (b *bench) run(ctx context.Context) (err error) {
 		}
 	}
 	b.print(os.Stdout)
-	return b.recording(ctx, os.Stdout)
+	if err := b.recording(ctx, os.Stdout); err != nil {
+		return err
+	}
+	return b.analysis(ctx, os.Stdout)
 }
 
 // Competitors.

@@ -99,17 +99,8 @@ func (b *bench) print(out io.Writer) {
 
 // recording tells what the last recording cost, and what it costs to go into it.
 func (b *bench) recording(ctx context.Context, out io.Writer) error {
-	j, err := exec.CommandContext(ctx, b.refault, "info", "--json", b.rec).Output()
+	info, err := b.info(ctx, b.rec)
 	if err != nil {
-		return fmt.Errorf("refault info: %w", err)
-	}
-	var info struct {
-		Steps     uint64           `json:"steps"`
-		Snapshots []uint64         `json:"snapshot_steps"`
-		Bytes     map[string]int64 `json:"file_bytes"`
-		Log       float64          `json:"event_bytes_per_1000_steps"`
-	}
-	if err := json.Unmarshal(j, &info); err != nil {
 		return err
 	}
 	var total int64
@@ -134,6 +125,31 @@ func (b *bench) recording(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "Opening it and restoring the last snapshot, as a whole program: %.2f s.\n", time.Since(begin).Seconds())
 	return nil
+}
+
+// recordingInfo is what refault info tells.
+type recordingInfo struct {
+	Steps     uint64           `json:"steps"`
+	Snapshots []uint64         `json:"snapshot_steps"`
+	Bytes     map[string]int64 `json:"file_bytes"`
+	Log       float64          `json:"event_bytes_per_1000_steps"`
+}
+
+func (b *bench) info(ctx context.Context, rec string) (*recordingInfo, error) {
+	j, err := exec.CommandContext(ctx, b.refault, "info", "--json", rec).Output()
+	if err != nil {
+		return nil, fmt.Errorf("refault info: %w", err)
+	}
+	info := new(recordingInfo)
+	return info, json.Unmarshal(j, info)
+}
+
+func (b *bench) steps(ctx context.Context, rec string) (uint64, error) {
+	info, err := b.info(ctx, rec)
+	if err != nil {
+		return 0, err
+	}
+	return info.Steps, nil
 }
 
 // interpreter tells how fast the specification is, on a boot.

@@ -70,13 +70,13 @@ func (f *Fault) String() string { return f.text }
 
 // Kind is a kind of fault.
 type Kind struct {
-	Name string
-	Doc  string // one line
+	Name string `json:"name"`
+	Doc  string `json:"doc"` // one line
 	// Sees says what the guest sees of it.
-	Sees string
+	Sees string `json:"sees"`
 	// Source is where the behaviour is specified.
-	Source string
-	Keys   []Key
+	Source string `json:"source"`
+	Keys   []Key  `json:"keys"`
 	// Lasts reports whether the fault stays in the machine, so that the keys times, every and p say what
 	// it does there; otherwise, or if it is nil, they say how often the trigger makes it happen.
 	Lasts func(a Args) bool `json:"-"`
@@ -114,14 +114,14 @@ func (k *Kind) keys() []Key {
 
 // Key is one key of a kind.
 type Key struct {
-	Name    string
-	Doc     string
-	Default string   // empty: none
-	Needed  bool     // must be given
-	Values  []string // the words that it takes; nil: a number, unless Text
-	Text    bool     // takes any text
-	Addr    bool     // takes a symbol with an offset too
-	Time    bool     // takes a time, as 5ms
+	Name    string   `json:"name"`
+	Doc     string   `json:"doc"`
+	Default string   `json:"default,omitempty"` // empty: none
+	Needed  bool     `json:"needed,omitempty"`  // must be given
+	Values  []string `json:"values,omitempty"`  // the words that it takes; nil: a number, unless it is of one of the types below
+	Text    bool     `json:"text,omitempty"`    // takes any text
+	Addr    bool     `json:"addr,omitempty"`    // takes a symbol with an offset too
+	Time    bool     `json:"time,omitempty"`    // takes a time, as 5ms
 }
 
 // Args are the values of a kind's keys, defaults filled in.

@@ -32,9 +32,9 @@ type Stage struct {
 
 // TriggerKind is a kind of condition.
 type TriggerKind struct {
-	Name   string
-	Syntax string
-	Doc    string
+	Name   string `json:"name"`
+	Syntax string `json:"syntax"`
+	Doc    string `json:"doc"`
 	parse  func(arg string) (condition, error)
 }
 

@@ -17,7 +17,11 @@ var faultsVerb = verb{
 	flags:   jsonFlag,
 	run: func(_ context.Context, a *app, c *call) (int, error) {
 		if *c.flags.(*bool) {
-			return statusDone, writeJSON(a.out, injectors.Kinds())
+			return statusDone, writeJSON(a.out, struct {
+				Kinds    []*injectors.Kind        `json:"kinds"`
+				Common   []injectors.Key          `json:"common_keys"`
+				Triggers []*injectors.TriggerKind `json:"triggers"`
+			}{injectors.Kinds(), injectors.CommonKeys(), injectors.TriggerKinds()})
 		}
 		fmt.Fprint(a.out, "A fault is KIND:key=value,...@TRIGGER.\n")
 		for _, k := range injectors.Kinds() {

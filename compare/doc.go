@@ -7,7 +7,7 @@
 //	console.go      two consoles, aligned by line
 //	bisect.go       the first step at which a condition (predicate.go) holds
 //	explain.go      the chain of instructions from a fault to what was seen of it
-//	owner.go        what memory of a Linux guest belongs to, from its own tables
+//	owner.go        what memory belongs to, from the guest's own tables
 //	outcome.go      what became of the faulty run, in a word
 //
 // # Where does a run diverge?

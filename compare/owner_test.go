@@ -19,7 +19,7 @@ func TestOwnerInAGuestThatIsNoLinux(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range []*Linux{NewLinux(syms, nil), NewLinux(nil, nil)} {
+	for _, l := range []*Owners{NewOwners(syms, nil), NewOwners(nil, nil)} {
 		c := p.Machine().CPUs[0]
 		for pa := uint64(0); pa < tiny.MemoryBytes+1<<20; pa += 4096 {
 			want := ""

@@ -14,6 +14,7 @@ import (
 	"refault/vmm"
 	"refault/vmm/boot"
 	"refault/vmm/ksym"
+	"refault/vmm/linux"
 )
 
 // symbols reads the symbols of a recording's kernel, if its file is still there and the
@@ -55,11 +56,11 @@ func compareOptions(m *traces.Manifest) compare.Options {
 	if err != nil {
 		return compare.Options{}
 	}
-	btf, err := ksym.ReadBTF(elf)
+	known, err := linux.New(elf, t)
 	if err != nil {
-		btf = nil // then processes have no names
+		known = nil // then processes and files are not known
 	}
-	return compare.Options{Symbols: t.Name, Owner: compare.NewLinux(t, btf).Owner}
+	return compare.Options{Symbols: t.Name, Owner: compare.NewOwners(t, known).Owner}
 }
 
 // kernelSymbols reads the symbols of a kernel. Without any, the table is nil.

@@ -48,9 +48,10 @@ memory that differ, the aligned consoles, and what was recorded. It is one file 
 			return 0, err
 		}
 		defer done()
+		opt := compareOptions(golden.Manifest)
 		prog := newProgress(a.err, "comparing")
-		s, err := report.Collect(golden, faulty, report.Options{Points: f.points,
-			Options: compare.Options{Symbols: symbolsOrNot(golden.Manifest).Name, Progress: prog.at}})
+		opt.Progress = prog.at
+		s, err := report.Collect(golden, faulty, report.Options{Points: f.points, Options: opt})
 		prog.done()
 		if err != nil {
 			return 0, err

@@ -18,6 +18,8 @@ type Kernel struct {
 	currentTask uint64 // offset of the pointer to the running one, in the processor's own data
 
 	tasks, pid, tgid, comm, mm, pgd uint64 // offsets of members
+
+	cache *pageCache // or nil
 }
 
 // New finds out what it needs to know of a kernel in an ELF file.
@@ -53,6 +55,7 @@ func New(kernel []byte, s Symbols) (*Kernel, error) {
 			return nil, err
 		}
 	}
+	k.cache = newPageCache(t, s)
 	return k, nil
 }
 

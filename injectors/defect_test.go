@@ -311,3 +311,23 @@ func TestBadFaults(t *testing.T) {
 		}
 	}
 }
+
+// What the literature calls error consumption: does anybody read the wrong value, or is it overwritten?
+func TestTrackedFlips(t *testing.T) {
+	for spec, want := range map[string]string{
+		"mem:addr=$ticks,bit=30,track=yes@step:100000":    "consumed by a load of the kernel",
+		"mem:addr=0x116000,bit=3,track=yes@step:100000":   "overwritten",
+		"mem:addr=0x300000,bit=3,track=yes@step:100000":   "",
+		"mem:addr=0x300003,data=ff00ff,track=yes@step:99": "",
+	} {
+		o := inject(t, spec)
+		got := strings.Join(whats(o.lives(t)), "; ")
+		if got != want {
+			t.Errorf("%s: %q, want %q", spec, got, want)
+		}
+		// It is only looked at: the run is that of the flip alone.
+		if plain := inject(t, strings.Replace(spec, ",track=yes", "", 1)); plain.said() != o.said() || plain.End() != o.End() {
+			t.Errorf("%s: another run than without", spec)
+		}
+	}
+}

@@ -80,6 +80,8 @@ type Defect struct {
 	Grain uint64
 	By    uint16
 	Bank  int // that reports; negative: the one that fits
+	// Silent: the bytes are wrong, and nothing notices: it is only told who consumed them, or that they were overwritten.
+	Silent bool
 	// ScrubBytesPerS is the patrol's speed, and WriteBackNs how long a dirty line stays in the cache; zero: it is not
 	// patrolled, or displaced. DueNs is when either of them comes next.
 	ScrubBytesPerS, WriteBackNs, DueNs uint64

@@ -116,6 +116,10 @@ func (d *Defects) consume(f *Defect, t *Touch, at uint64) {
 		rip = t.CPU.InstRIP
 	}
 	d.tell(f, rip, "consumed by %s", what)
+	if f.Silent {
+		d.spend(id)
+		return
+	}
 	signalled := d.reportPoison(f, at, bank, rec)
 	d.spend(id)
 	if signalled && t.CPU != nil {

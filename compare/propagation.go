@@ -55,8 +55,9 @@ const (
 var ErrPoints = fmt.Errorf("the number of points is from %d to %d", MinPoints, MaxPoints)
 
 // Propagation measures how a fault spreads: about n points, half of them at distances from
-// the fault that grow by a factor, and half evenly up to the end of the shorter run; and one
-// at each fault. Both runs are played side by side, once.
+// the fault that grow by a factor, and half evenly up to the end of the shorter run; one at
+// each fault; and from where control flow splits once more some at distances that grow. Both
+// runs are played side by side, once.
 func Propagation(golden, faulty *replay.Player, n int, opt Options) (*Curve, error) {
 	if n < MinPoints || n > MaxPoints {
 		return nil, fmt.Errorf("%d points: %w", n, ErrPoints)
@@ -87,14 +88,16 @@ func Propagation(golden, faulty *replay.Player, n int, opt Options) (*Curve, err
 
 func (p *pair) propagate(c *Curve, strikes []uint64, n int) error {
 	apart := func() bool { return !p.samePlace() }
-	for _, at := range pointsAt(c.FaultStep, c.EndStep, strikes, n) {
+	todo := pointsAt(c.FaultStep, c.EndStep, strikes, n)
+	for len(todo) > 0 {
+		at := todo[0]
 		_, fault := slices.BinarySearch(strikes, at)
 		if last := len(c.Points) - 1; last >= 0 && c.Points[last].Equal() && p.identical() {
 			// Nothing differs, so nothing will until the next fault.
 			if !fault {
 				q := c.Points[last]
 				q.Step, q.After = at, at-c.FaultStep
-				c.Points = append(c.Points, q)
+				c.Points, todo = append(c.Points, q), todo[1:]
 				continue
 			}
 			if err := p.seek(at); err != nil {
@@ -108,6 +111,10 @@ func (p *pair) propagate(c *Curve, strikes []uint64, n int) error {
 			if split {
 				first := p.step() + 1 // behind the instruction that they stand before
 				c.SplitStep = &first
+				if first < at {
+					todo = append(growing(first, at-first, n/4), todo...)
+					continue
+				}
 			}
 		}
 		if err := p.runTo(at); err != nil {
@@ -123,7 +130,7 @@ func (p *pair) propagate(c *Curve, strikes []uint64, n int) error {
 			return err
 		}
 		q.After = at - c.FaultStep
-		c.Points = append(c.Points, q)
+		c.Points, todo = append(c.Points, q), todo[1:]
 	}
 	return nil
 }
@@ -143,14 +150,20 @@ func pointsAt(first, last uint64, strikes []uint64, n int) []uint64 {
 	for i := 1; i < even; i++ {
 		at = append(at, first+uint64(stride*float64(i)))
 	}
-	// What is left goes to distances from 1 to the stride.
-	growing := max(n-even, 1)
-	for i := range growing {
-		if d := uint64(math.Pow(max(stride, 1), float64(i)/float64(growing))); d < length {
+	// What is left goes to distances up to the stride.
+	at = append(at, growing(first, min(uint64(max(stride, 1)), length), max(n-even, 1))...)
+	slices.Sort(at)
+	return slices.Compact(at)
+}
+
+// growing returns step first and up to n more before first+length, at distances from 1 that grow by a factor.
+func growing(first, length uint64, n int) []uint64 {
+	at := []uint64{first}
+	for i := range n {
+		if d := uint64(math.Pow(float64(length), float64(i)/float64(n))); d < length {
 			at = append(at, first+d)
 		}
 	}
-	slices.Sort(at)
 	return slices.Compact(at)
 }
 

@@ -114,7 +114,13 @@ func TestPropagationSplit(t *testing.T) {
 					t.Errorf("step %d, with the split at %d: same place: %v", x.step, *c.SplitStep, !x.same)
 				}
 			}
-			for _, q := range c.Points {
+			if !slices.ContainsFunc(c.Points, func(q Point) bool { return q.Step == *c.SplitStep && !q.SamePlace }) {
+				t.Errorf("no point at the split at %d: %+v", *c.SplitStep, c.Points)
+			}
+			for i, q := range c.Points {
+				if i > 0 && q.Step <= c.Points[i-1].Step {
+					t.Errorf("step %d after %d", q.Step, c.Points[i-1].Step)
+				}
 				if q.Step < *c.SplitStep && !q.SamePlace {
 					t.Errorf("step %d: another place, before the split at %d", q.Step, *c.SplitStep)
 				}

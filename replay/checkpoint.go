@@ -122,8 +122,7 @@ func (p *Player) Rollback(c *Checkpoint) error {
 	p.track.collect()
 	ram.OnDirty = nil
 	for n, old := range c.pages {
-		ram.NoteWrite(uint64(n)<<mem.PageShift, mem.PageSize)
-		copy(ram.Page(int(n)), old)
+		p.putPage(int(n), old)
 	}
 	clear(c.pages)
 	p.track.collect()
@@ -195,8 +194,7 @@ func (p *Player) Adopt(q *Player) error {
 	ram := p.m.RAM
 	for n := range ram.Pages() {
 		if have.PageHash(n) != want.PageHash(n) {
-			ram.NoteWrite(uint64(n)<<mem.PageShift, mem.PageSize)
-			copy(ram.Page(n), q.m.RAM.Page(n))
+			p.putPage(n, q.m.RAM.Page(n))
 		}
 	}
 	p.track.collect()

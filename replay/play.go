@@ -8,6 +8,7 @@ import (
 	"refault/snapshot"
 	"refault/traces"
 	"refault/vmm"
+	"refault/vmm/mem"
 )
 
 // ErrBeyond reports a step that a recording does not have.
@@ -88,6 +89,12 @@ func (p *Player) missed(e *vmm.Event) {
 // Interrupt makes Seek, RunTo and Verify return vmm.ErrInterrupted soon. It is safe to call from another goroutine.
 func (p *Player) Interrupt() { p.m.Interrupt() }
 
+// putPage makes a page of memory what it is at another position.
+func (p *Player) putPage(page int, content []byte) {
+	p.m.Unwatched(func() { p.m.RAM.NoteWrite(uint64(page)<<mem.PageShift, mem.PageSize) })
+	copy(p.m.RAM.Page(page), content)
+}
+
 // restore puts the machine at snapshot i.
 func (p *Player) restore(i int) error {
 	p.live = false
@@ -96,8 +103,7 @@ func (p *Player) restore(i int) error {
 	clearDisks(p.m.Machine)
 	e, err := p.snaps.Restore(i, func(page int, content []byte) {
 		if !bytes.Equal(ram.Page(page), content) {
-			ram.NoteWrite(uint64(page)<<12, len(content))
-			copy(ram.Page(page), content)
+			p.putPage(page, content)
 		}
 	}, func(disk string, cluster uint64, content []byte) error {
 		return setCluster(p.m.Machine, disk, cluster, content)

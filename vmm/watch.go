@@ -29,6 +29,15 @@ type Watch struct {
 // so that every access to them takes the slow path, and no other access pays.
 type watches struct {
 	pages map[uint64][]*Watch
+	blind bool
+}
+
+// Unwatched does something that no Watch is told of: memory is made what it was at
+// another position, and nobody in the machine writes it.
+func (m *Machine) Unwatched(do func()) {
+	m.watches.blind = true
+	defer func() { m.watches.blind = false }()
+	do()
 }
 
 // Watch makes f be called before each access to the n bytes at physical address pa. f
@@ -82,6 +91,9 @@ func (m *Machine) Unwatch(w *Watch) {
 
 // touched tells all whom an access of n bytes at an offset into RAM concerns. The access does not cross a page.
 func (m *Machine) touched(c *x86.CPU, off uint64, n int, kind x86.Access) {
+	if m.watches.blind {
+		return
+	}
 	if m.dma {
 		c = nil
 	}

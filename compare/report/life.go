@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"strings"
 
 	"refault/compare"
 	"refault/replay"
@@ -29,7 +30,8 @@ type What string
 // The stages of a fault's life.
 const (
 	Planted   What = "planted"
-	Met       What = "met"       // by an access, a scrubber, a processor
+	Met       What = "met"       // by a scrubber, a processor
+	Consumed  What = "consumed"  // by a load, a fetch, a bus master
 	Delivered What = "delivered" // as an exception that only a fault raises
 	Diverged  What = "diverged"  // the first instruction that made something of it
 	Gone      What = "gone"
@@ -68,7 +70,7 @@ func watch(p *replay.Player) *witness {
 		}
 	}
 	w.observer = &vmm.Observer{
-		Notice: func(n vmm.Notice) { keep(Moment{Step: n.Step, What: Met, Text: n.String()}) },
+		Notice: func(n vmm.Notice) { keep(Moment{Step: n.Step, What: stage(n.What), Text: n.String()}) },
 		Delivered: func(c *x86.CPU, e x86.Exception) {
 			if e.Vec == x86.VecMC || e.Vec == x86.VecNMI || e.Vec == x86.VecDF {
 				keep(Moment{Step: c.Step, What: Delivered, Text: x86.VectorName(e.Vec) + " delivered to the processor"})
@@ -86,6 +88,17 @@ func watch(p *replay.Player) *witness {
 		}
 	}
 	return w
+}
+
+// stage says what a notice is of.
+func stage(what string) What {
+	switch {
+	case strings.HasPrefix(what, "consumed"):
+		return Consumed
+	case what == "overwritten", what == "gone":
+		return Gone
+	}
+	return Met
 }
 
 func (w *witness) close() {
@@ -124,7 +137,7 @@ func life(s *Story, w *witness, console []byte) (all []Moment) {
 	for m := range w.moments {
 		seen[m.What] = append(seen[m.What], m)
 	}
-	for _, k := range []What{Met, Delivered} {
+	for _, k := range []What{Met, Consumed, Gone, Delivered} {
 		list := seen[k]
 		slices.SortFunc(list, byStep)
 		if more := len(list) - maxNotices; more > 0 {

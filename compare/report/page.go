@@ -191,12 +191,15 @@ func (s *Story) tiles() (t []tile) {
 	if len(d.Injected) > 0 {
 		t = append(t, tile{"fault", grouped(base), "the step at which it struck"})
 	}
-	if d.First != nil {
+	switch {
+	case d.First != nil:
 		later("first divergence", &d.First.Step, "")
-	} else {
-		later("healed", s.healed(), "never felt")
+	case d.Healed != nil:
+		later("nothing differs any more", s.healed(), "")
+	default:
+		t = append(t, tile{"first divergence", "none", "nothing came of it"})
 	}
-	later("control flow splits", s.splitStep(), "never seen")
+	later("control flow splits", s.splitStep(), "never")
 	if d.Output == nil {
 		t = append(t, tile{"first line that differs", "none", "the outputs are equal"})
 	} else {
@@ -211,7 +214,7 @@ func (s *Story) tiles() (t []tile) {
 	if most == 0 {
 		t = append(t, tile{"words of memory", "0", "differed at any time"})
 	} else {
-		t = append(t, tile{"words of memory", grouped(uint64(most)), "differed at the most, " + since(at, 0)})
+		t = append(t, tile{"words of memory", grouped(uint64(most)), "differed at the most, " + since(at, 0) + " steps"})
 	}
 	return t
 }

@@ -122,12 +122,14 @@ func grouped(n uint64) string {
 	return b.String()
 }
 
-const width = 960
+const (
+	width   = 960
+	perRune = 7.2 // the width of a character of these texts, generously
+)
 
 // beside puts a text next to a point, on the side where there is room for it.
 func (d *Drawing) beside(class string, x, y float64, text string) {
-	const perRune = 7.2 // at the size of these texts, generously
-	if x+12+perRune*float64(len([]rune(text))) > float64(d.Width) {
+	if x+12+perRune*float64(len([]rune(text))) > width {
 		d.text(class, "end", x-10, y, text)
 		return
 	}
@@ -213,6 +215,7 @@ func (s *Story) closeUp() *Drawing {
 		}
 	}
 	first(Met, "fault met")
+	first(Consumed, "fault consumed")
 	first(Delivered, "exception delivered")
 	if x := d.First; x != nil {
 		add(&x.Step, "first divergence", "faulty "+s.grade())
@@ -284,7 +287,7 @@ func (s *Story) propagation() *Drawing {
 		at := x.at(*split - s.Curve.FaultStep)
 		d.rect("after", at, top, right-at, bottom-top)
 		d.line("mark", at, top-42, at, bottom)
-		d.mark(at, top-32, right, "control flow has split")
+		d.mark(at, top-32, "control flow has split")
 	}
 	for _, t := range x.ticks() {
 		d.line("grid", x.at(t), top, x.at(t), bottom)
@@ -298,7 +301,7 @@ func (s *Story) propagation() *Drawing {
 	if o := s.FaultyOutput; o != nil && *o >= s.Curve.FaultStep && *o <= s.Curve.EndStep {
 		at := x.at(*o - s.Curve.FaultStep)
 		d.line("mark dashed", at, top-20, at, bottom)
-		d.mark(at, top-10, right, "first line that differs")
+		d.mark(at, top-10, "first line that differs")
 	}
 	type label struct {
 		y    float64
@@ -353,10 +356,10 @@ func (s *Story) propagation() *Drawing {
 }
 
 // mark labels a vertical line on the side where there is room.
-func (d *Drawing) mark(x, y, right float64, text string) {
-	if x > right/2 {
-		d.text("note", "end", x-6, y, text)
-	} else {
+func (d *Drawing) mark(x, y float64, text string) {
+	if x+6+perRune*float64(len(text)) < width {
 		d.text("note", "start", x+6, y, text)
+	} else {
+		d.text("note", "end", x-6, y, text)
 	}
 }

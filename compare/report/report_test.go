@@ -49,7 +49,8 @@ func record(t testing.TB, dir string) string {
 	return golden
 }
 
-func inject(t testing.TB, golden, faulty, specs string) {
+// inject records what golden does with faults, and returns what became of those that stay in the machine.
+func inject(t testing.TB, golden, faulty, specs string) []vmm.Notice {
 	t.Helper()
 	var list []*injectors.Fault
 	for _, s := range strings.Fields(specs) {
@@ -67,9 +68,11 @@ func inject(t testing.TB, golden, faulty, specs string) {
 	if _, err := i.Run(); err != nil {
 		t.Fatal(err)
 	}
+	notices := i.Notices()
 	if err := i.Close(); err != nil {
 		t.Fatal(err)
 	}
+	return notices
 }
 
 func open(t testing.TB, dir string) *replay.Player {
@@ -229,6 +232,54 @@ func TestPages(t *testing.T) {
 	})
 }
 
+// TestLife: the page tells of a fault that stays in the machine what was told when it was
+// injected, however often the machine went back and forth in between.
+func TestLife(t *testing.T) {
+	dir := t.TempDir()
+	golden := record(t, dir)
+	for i, c := range []struct {
+		spec string
+		want []What
+	}{
+		{fmt.Sprintf("poison:addr=%#x,size=4,bank=9,times=2,by=kernel-load@step:100000", tiny.Symbol("ticks")), []What{Planted, Consumed, Delivered, Diverged, Said, Ended}},
+		{"poison:addr=0x116000,size=4,bank=9@step:100000", []What{Planted, Gone, Ended}},
+		{"poison:addr=0x300000,bank=9,times=1,by=scrubber,scrub=4e9@step:100000", []What{Planted, Met, Delivered, Diverged, Ended}},
+	} {
+		t.Run(c.spec, func(t *testing.T) {
+			faulty := filepath.Join(dir, fmt.Sprintf("life%d.rec", i))
+			notices := inject(t, golden, faulty, c.spec)
+			s := collect(t, golden, faulty)
+			var got, want []string
+			for _, m := range s.Life {
+				switch m.What {
+				case Met, Consumed, Gone:
+					if !strings.HasPrefix(m.Text, "nothing") {
+						got = append(got, fmt.Sprintf("%d %s", m.Step, m.Text))
+					}
+				}
+			}
+			for _, n := range notices {
+				want = append(want, fmt.Sprintf("%d %s", n.Step, n))
+			}
+			if len(want) == 0 || !slices.Equal(got, want) {
+				t.Errorf("the page tells of %q, when it was injected it was %q", got, want)
+			}
+			var life []What
+			for _, m := range s.Life {
+				if n := len(life); n == 0 || life[n-1] != m.What {
+					life = append(life, m.What)
+				}
+			}
+			for _, w := range c.want {
+				if !slices.Contains(life, w) {
+					t.Errorf("nothing was %s: %+v", w, s.Life)
+				}
+			}
+			structure(t, pageOf(t, s))
+		})
+	}
+}
+
 // evil is what a guest, or whoever named a file, could try.
 var evil = []string{
 	`</td></tr></table><script>document.title="evil"</script>`, `"><img src=x onerror="document.title='evil'">`, `' onmouseover='x`,
@@ -260,7 +311,7 @@ func story(text func() string) *Story {
 	for i := range 30 {
 		s.Curve.Points = append(s.Curve.Points, compare.Point{Step: 1_000_000 + 1<<i, After: 1 << i, Registers: i, Words: i * i * i, Pages: i / 2, Devices: 1, Sectors: i / 9, DeviceNames: []string{text()}})
 	}
-	for _, w := range []What{Planted, Met, Delivered, Diverged, Gone, Said, Ended} {
+	for _, w := range []What{Planted, Met, Consumed, Delivered, Diverged, Gone, Said, Ended} {
 		s.Life = append(s.Life, Moment{Step: 1_000_000, What: w, Text: text(), More: 1})
 	}
 	manifest := func() *traces.Manifest {

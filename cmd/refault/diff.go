@@ -30,18 +30,15 @@ Status 0: no difference. Status 1: there is one. With --expect it is the outcome
 	args:    "GOLDEN FAULTY", minArgs: 2, maxArgs: 2,
 	flags: func(f *pflag.FlagSet) any {
 		d := new(diffFlags)
-		f.StringSliceVar(&d.expect, "expect", nil, "outcomes that are as they should be: then the status is 0, and 1 with any other")
+		expectFlag(f, &d.expect)
 		f.BoolVar(&d.json, "json", false, "tell the result as JSON")
 		return d
 	},
 	run: func(ctx context.Context, a *app, c *call) (int, error) {
 		flags := c.flags.(*diffFlags)
-		if c.set.Changed("expect") && len(flags.expect) == 0 {
-			flags.expect = []string{""}
-		}
-		expect, err := parseOutcomes(flags.expect)
+		expect, err := parseOutcomes(c, flags.expect)
 		if err != nil {
-			return 0, usagef("--expect: %w", err)
+			return 0, err
 		}
 		r, err := diffOf(ctx, a, c.args[0], c.args[1])
 		if err != nil {
@@ -94,8 +91,15 @@ func diffOf(ctx context.Context, a *app, golden, faulty string) (*compare.Report
 	return compare.Diff(g, f, opt)
 }
 
-// parseOutcomes reads names of outcomes.
-func parseOutcomes(names []string) (outcomes []compare.Outcome, err error) {
+func expectFlag(f *pflag.FlagSet, names *[]string) {
+	f.StringSliceVar(names, "expect", nil, "outcomes that are as they should be: with them the status is 0, with any other 1")
+}
+
+// parseOutcomes reads the names that --expect gave.
+func parseOutcomes(c *call, names []string) (outcomes []compare.Outcome, err error) {
+	if c.set.Changed("expect") && len(names) == 0 {
+		names = []string{""}
+	}
 	for _, name := range names {
 		o := compare.Outcome(strings.TrimSpace(name))
 		if !slices.Contains(compare.Outcomes(), o) {
@@ -103,7 +107,7 @@ func parseOutcomes(names []string) (outcomes []compare.Outcome, err error) {
 			for _, k := range compare.Outcomes() {
 				known = append(known, string(k))
 			}
-			return nil, fmt.Errorf("no outcome %q; the outcomes are %s", name, strings.Join(known, ", "))
+			return nil, usagef("--expect: no outcome %q; the outcomes are %s", name, strings.Join(known, ", "))
 		}
 		outcomes = append(outcomes, o)
 	}

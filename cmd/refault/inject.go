@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"refault/compare"
 	"refault/injectors"
 	"refault/replay"
 	"refault/traces"
@@ -23,6 +24,7 @@ type injectFlags struct {
 	optionFlags
 	out, plan     string
 	faults        []string
+	expect        []string
 	maxSteps      uint64
 	console, json bool
 }
@@ -32,7 +34,8 @@ var injectVerb = verb{
 	summary: "play a recording with hardware faults, and record what becomes of it",
 	long: `A fault is KIND:key=value,...@TRIGGER; refault faults lists the kinds. The faulty run begins
 at the last snapshot before the first fault. It is a recording like any other: the faults are in its
-own log, so it replays without the injector. A run that does not end is stopped at --max-steps.`,
+own log, so it replays without the injector. A run that does not end is stopped at --max-steps.
+With --expect the outcome is told too, as refault diff tells it, and decides the status.`,
 	example: `refault inject boot.rec -o srao.rec --fault mce:type=srao,addr=0xbaec000@step:812345678
 refault inject boot.rec -o unc.rec --fault ata:error=unc,lba=2344@step:8e8 --fault reg:name=rax,bit=17@time:1.5s`,
 	args: "RECORDING", minArgs: 1, maxArgs: 1,
@@ -43,6 +46,7 @@ refault inject boot.rec -o unc.rec --fault ata:error=unc,lba=2344@step:8e8 --fau
 		f.StringVar(&i.plan, "plan", "", "a YAML file of faults")
 		i.optionFlags.add(f)
 		f.Var(stepFlag{v: &i.maxSteps}, "max-steps", "stop after so many instructions (default: twice the golden run's, and 1e9)")
+		expectFlag(f, &i.expect)
 		f.BoolVar(&i.console, "console", false, "show what the guest says")
 		f.BoolVar(&i.json, "json", false, "tell the result as JSON")
 		return i
@@ -57,6 +61,10 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 	i := c.flags.(*injectFlags)
 	if i.out == "" {
 		return 0, usagef("-o is missing: where the faulty recording goes")
+	}
+	expect, err := parseOutcomes(c, i.expect)
+	if err != nil {
+		return 0, err
 	}
 	var faults []*injectors.Fault
 	for _, text := range i.faults {
@@ -116,6 +124,18 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 	for _, w := range waiting {
 		never = append(never, w.String())
 	}
+	var outcome compare.Outcome
+	var why string
+	if len(expect) > 0 {
+		f, err := a.open(i.out)
+		if err != nil {
+			return 0, err
+		}
+		outcome, why = compare.Classify(p, f)
+		if err := f.Close(); err != nil {
+			return 0, err
+		}
+	}
 	if i.json {
 		if err := writeJSON(a.out, struct {
 			Recording string       `json:"recording"`
@@ -125,7 +145,10 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 			Status    uint32       `json:"status"`
 			Never     []string     `json:"never_triggered,omitempty"`
 			Notices   []vmm.Notice `json:"notices,omitempty"`
-		}{i.out, end.Step, end.TimeNs, end.Reason, end.Status, never, notices}); err != nil {
+
+			Outcome compare.Outcome `json:"outcome,omitempty"`
+			Why     string          `json:"why,omitempty"`
+		}{i.out, end.Step, end.TimeNs, end.Reason, end.Status, never, notices, outcome, why}); err != nil {
 			return 0, err
 		}
 	} else {
@@ -136,10 +159,16 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 			fmt.Fprintf(a.err, "refault: and so on, at least %d times more\n", more)
 		}
 		fmt.Fprintf(a.err, "refault: recorded %s: %s steps; ended: %s\n", i.out, grouped(end.Step), endText(end.Reason, end.Status))
+		if outcome != "" {
+			fmt.Fprintf(a.err, "refault: outcome %s: %s\n", outcome, why)
+		}
 	}
 	if len(never) > 0 {
 		return 0, fmt.Errorf("the run ended at step %d, %s, before a trigger came (%s); %s holds what happened without it",
 			end.Step, seconds(end.TimeNs), strings.Join(never, "; "), i.out)
+	}
+	if len(expect) > 0 && !slices.Contains(expect, outcome) {
+		return statusDifferent, nil
 	}
 	return statusDone, nil
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/csv"
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -95,6 +96,34 @@ func TestExpect(t *testing.T) {
 		if status != statusCouldNot || out != "" || strings.Count(err, "\n") != 1 || !strings.Contains(err, strconv.Quote(strings.TrimPrefix(unknown, "masked,"))) || !strings.Contains(err, "masked, corrected, latent, recovered, hang, crash, sdc") {
 			t.Errorf("--expect %s: status %d: %s%s", unknown, status, out, err)
 		}
+	}
+}
+
+func TestInjectExpects(t *testing.T) {
+	dir, g := golden(t)
+	const fault = "mem:addr=0x3f0000,bit=1@step:200000"
+	for i, c := range []struct {
+		expect string
+		status int
+	}{{"latent", statusDone}, {"masked,latent", statusDone}, {"crash", statusDifferent}} {
+		out := filepath.Join(dir, strconv.Itoa(i)+".rec")
+		if status, _, err := refault(t, "inject", g, "-o", out, "--fault", fault, "--expect", c.expect); status != c.status || !strings.Contains(err, "outcome latent: ") {
+			t.Errorf("--expect %s: status %d: %s", c.expect, status, err)
+		}
+		if status, j, _ := refault(t, "inject", g, "-o", out+"2", "--fault", fault, "--json", "--expect", c.expect); status != c.status || !strings.Contains(j, `"outcome": "latent"`) {
+			t.Errorf("--expect %s --json: status %d: %s", c.expect, status, j)
+		}
+	}
+	out := filepath.Join(dir, "never.rec")
+	if status, _, err := refault(t, "inject", g, "-o", out, "--fault", fault, "--expect", "fine"); status != statusCouldNot || !strings.Contains(err, `no outcome "fine"`) {
+		t.Errorf("status %d: %s", status, err)
+	}
+	if _, err := os.Stat(out); err == nil {
+		t.Error("something was recorded before the mistake was seen")
+	}
+	// A trigger that never came is no outcome of the fault.
+	if status, _, err := refault(t, "inject", g, "-o", out, "--fault", "mem:addr=0x3f0000,bit=1@step:5e9", "--expect", "masked"); status != statusCouldNot {
+		t.Errorf("a trigger that never came: status %d: %s", status, err)
 	}
 }
 

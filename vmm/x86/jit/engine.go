@@ -18,7 +18,7 @@ const (
 	codeBytes  = 64 << 20
 	maxCode    = 64 << 10 // that one block may take
 	maxInsts   = 64       // in a block
-	hotDefault = 4        // visits of a block before it is translated
+	hotDefault = 1        // visits of a block before it is translated: decoding it for the interpreter costs more
 	jumpSlots  = 16384    // of each table of jump targets
 	tableSlots = 1 << 16
 	noTarget   = 1 << 62 // no canonical address

@@ -1,0 +1,4 @@
+// Package faults holds what a stock Debian guest says of each kind of fault, from real
+// runs: table.md, which go test ./test/faults -run Table -update makes anew. Without
+// -update, a few of its rows are made and compared.
+package faults

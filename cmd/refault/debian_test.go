@@ -61,6 +61,19 @@ func TestDebian(t *testing.T) {
 	if out := must(t, "dump", rec("golden"), "--at", middle, "disasm", "memory_failure", "3"); !strings.Contains(out, "<memory_failure>") {
 		t.Errorf("disasm memory_failure:\n%s", out)
 	}
+	// Each fault on a page: what the guest said is there with its step, and what differs with its owner.
+	for name, want := range map[string][]string{
+		"srao": {"#MC delivered", "asm_exc_machine_check", "recovery action for dirty LRU page: Recovered", "exit status 135 (SIGBUS)"},
+		"srar": {"#MC delivered", "Sending SIGBUS to hello", "exit status 135 (SIGBUS)"},
+		"unc":  {"{ UNC }", "cat: read error: Input/output error", "control flow has split"},
+	} {
+		page := must(t, "report", rec("golden"), rec(name), "-o", "-", "--points", "16")
+		for _, w := range append(want, "planted", "first divergence", ">recovered<") {
+			if !strings.Contains(page, w) {
+				t.Errorf("the page of %s does not say %q", name, w)
+			}
+		}
+	}
 	var diff struct {
 		Outcome string `json:"outcome"`
 	}

@@ -183,9 +183,9 @@ func reached(yes bool) string {
 
 // campaign tells what a trial of 10^7 steps takes, by the difference of two campaigns.
 func (b *bench) campaign(ctx context.Context, out io.Writer, at uint64) error {
-	const few, many, steps, targetMs = 10, 110, 10_000_000, 20
+	const few, many, steps, targetMs = 10, 210, 10_000_000, 20
 	var times []float64
-	for _, n := range []int{few, many} {
+	for _, n := range []int{few, few, many} { // the first fills the host's caches
 		begin := time.Now()
 		fault := fmt.Sprintf("reg:name={rax|rcx|rdx|rsi|rdi},bit={0..63}@step:{%d..%d}", at, at+steps-1)
 		if err := exec.CommandContext(ctx, b.refault, "campaign", b.rec, "--at", strconv.FormatUint(at, 10), "--steps", strconv.Itoa(steps),
@@ -194,7 +194,7 @@ func (b *bench) campaign(ctx context.Context, out io.Writer, at uint64) error {
 		}
 		times = append(times, time.Since(begin).Seconds())
 	}
-	ms := (times[1] - times[0]) / (many - few) * 1000
+	ms := (times[2] - times[1]) / (many - few) * 1000
 	fmt.Fprintf(out, "A trial of 10^7 instructions in a campaign: %.1f ms, target at most %d: %s.\n", ms, targetMs, reached(ms <= targetMs))
 	return nil
 }

@@ -95,11 +95,14 @@ func ClassifyEndings(g, f Ending, equal func() bool) (Outcome, string) {
 	if l, ok := noticed(correctedLog); ok {
 		return Corrected, fmt.Sprintf("the guest said: %s", l)
 	}
-	if !Align(g.Output, f.Output).Equal || g.Reason != "" && (f.Reason != g.Reason || f.Status != g.Status) {
+	if len(NewLines(g.Output, f.Output)) > 0 || len(NewLines(f.Output, g.Output)) > 0 || g.Reason != "" && (f.Reason != g.Reason || f.Status != g.Status) {
 		return SDC, "the outputs differ, and the guest noticed nothing"
 	}
 	if equal() {
 		return Masked, "the final state is equal"
+	}
+	if !Align(g.Output, f.Output).Equal {
+		return Latent, "the outputs are the same lines in another order, and the final state is not equal"
 	}
 	return Latent, "the outputs are equal, the final state is not"
 }

@@ -163,14 +163,7 @@ func Diff(golden, faulty *replay.Player, opt Options) (*Report, error) {
 		return r, nil
 	}
 	end := min(golden.End(), faulty.End())
-	if len(steps) == 0 {
-		steps = []uint64{lastEqual(golden, faulty)}
-	}
-	first := max(golden.Start(), faulty.Start())
-	for i := range steps {
-		steps[i] = max(steps[i], first)
-	}
-	steps = slices.Compact(steps)
+	steps = begins(golden, faulty, steps)
 	if steps[0] > end {
 		return r, nil
 	}

@@ -66,8 +66,9 @@ type Ending struct {
 
 // ClassifyEndings is Classify for runs that may be no recordings. equal is asked whether their final states are.
 func ClassifyEndings(g, f Ending, equal func() bool) (Outcome, string) {
+	said := NewLines(g.Output, f.Output)
 	noticed := func(re *regexp.Regexp) (string, bool) {
-		for _, l := range NewLines(g.Output, f.Output) {
+		for _, l := range said {
 			if re.Match(l) {
 				return string(bytes.TrimSpace(l)), true
 			}
@@ -95,7 +96,7 @@ func ClassifyEndings(g, f Ending, equal func() bool) (Outcome, string) {
 	if l, ok := noticed(correctedLog); ok {
 		return Corrected, fmt.Sprintf("the guest said: %s", l)
 	}
-	if len(NewLines(g.Output, f.Output)) > 0 || len(NewLines(f.Output, g.Output)) > 0 || g.Reason != "" && (f.Reason != g.Reason || f.Status != g.Status) {
+	if len(said) > 0 || len(NewLines(f.Output, g.Output)) > 0 || g.Reason != "" && (f.Reason != g.Reason || f.Status != g.Status) {
 		return SDC, "the outputs differ, and the guest noticed nothing"
 	}
 	if equal() {

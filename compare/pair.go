@@ -443,3 +443,16 @@ func strikes(golden, faulty *replay.Player) (steps []uint64, faults []*vmm.Event
 	}
 	return slices.Compact(steps), faults
 }
+
+// begins returns the steps at which to begin to compare two recordings whose strikes are at
+// steps: there, or without any at their last equal position, and never before both begin.
+func begins(golden, faulty *replay.Player, steps []uint64) []uint64 {
+	if len(steps) == 0 {
+		steps = []uint64{lastEqual(golden, faulty)}
+	}
+	first := max(golden.Start(), faulty.Start())
+	for i := range steps {
+		steps[i] = max(steps[i], first)
+	}
+	return slices.Compact(steps)
+}

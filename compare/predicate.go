@@ -176,13 +176,7 @@ func (q *Predicate) memory(virtual bool, arg string, symbol func(string) (uint64
 		if !ok {
 			return false, nil // not mapped now
 		}
-		switch op {
-		case "==":
-			return bytes.Equal(b, want), nil
-		case "!=":
-			return !bytes.Equal(b, want), nil
-		}
-		return ordered(b, op, number), nil
+		return compares(b, op, want, number), nil
 	}
 	if virtual {
 		return nil // another mapping changes it as well as a write does
@@ -202,8 +196,14 @@ func (q *Predicate) memory(virtual bool, arg string, symbol func(string) (uint64
 	return nil
 }
 
-// ordered compares a little-endian number.
-func ordered(b []byte, op string, number uint64) bool {
+// compares reports whether b is to want as op says, or, with < and >, the little-endian number in b to number.
+func compares(b []byte, op string, want []byte, number uint64) bool {
+	switch op {
+	case "==":
+		return bytes.Equal(b, want)
+	case "!=":
+		return !bytes.Equal(b, want)
+	}
 	var v uint64
 	for i := len(b) - 1; i >= 0; i-- {
 		v = v<<8 | uint64(b[i])
@@ -241,13 +241,7 @@ func (q *Predicate) register(arg string) error {
 	slices.Reverse(want)
 	q.holds = func(_ context.Context, p *replay.Player) (bool, error) {
 		b := r.Read(p.Machine().CPUs[0])
-		switch op {
-		case "==":
-			return bytes.Equal(b, want), nil
-		case "!=":
-			return !bytes.Equal(b, want), nil
-		}
-		return ordered(b, op, number), nil
+		return compares(b, op, want, number), nil
 	}
 	return nil
 }

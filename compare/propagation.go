@@ -39,6 +39,18 @@ type Point struct {
 	DeviceNames []string `json:"device_names,omitempty"`
 }
 
+// Series are the counts of a point, by name.
+var Series = []struct {
+	Name string
+	Of   func(p *Point) int
+}{
+	{"registers", func(p *Point) int { return p.Registers }},
+	{"words", func(p *Point) int { return p.Words }},
+	{"pages", func(p *Point) int { return p.Pages }},
+	{"devices", func(p *Point) int { return p.Devices }},
+	{"sectors", func(p *Point) int { return p.Sectors }},
+}
+
 // Equal reports whether nothing differs.
 func (p *Point) Equal() bool {
 	return p.Registers+p.Words+p.Pages+p.Devices+p.Sectors == 0
@@ -67,14 +79,7 @@ func Propagation(golden, faulty *replay.Player, n int, opt Options) (*Curve, err
 	}
 	c := &Curve{EndStep: min(golden.End(), faulty.End()), Points: []Point{}}
 	steps, _ := strikes(golden, faulty)
-	if len(steps) == 0 {
-		steps = []uint64{lastEqual(golden, faulty)}
-	}
-	first := max(golden.Start(), faulty.Start())
-	for i := range steps {
-		steps[i] = max(steps[i], first)
-	}
-	steps = slices.Compact(steps)
+	steps = begins(golden, faulty, steps)
 	c.FaultStep = steps[0]
 	if c.FaultStep > c.EndStep {
 		return c, nil // it struck when the other run was over

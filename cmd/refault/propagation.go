@@ -63,30 +63,18 @@ evenly up to the end of the shorter run. Both recordings are played side by side
 	},
 }
 
-// series are the counts of a point, by name.
-var series = []struct {
-	name string
-	of   func(p *compare.Point) int
-}{
-	{"registers", func(p *compare.Point) int { return p.Registers }},
-	{"words", func(p *compare.Point) int { return p.Words }},
-	{"pages", func(p *compare.Point) int { return p.Pages }},
-	{"devices", func(p *compare.Point) int { return p.Devices }},
-	{"sectors", func(p *compare.Point) int { return p.Sectors }},
-}
-
 func writeCurve(w io.Writer, c *compare.Curve) error {
 	out := csv.NewWriter(w)
 	head := []string{"step", "steps_after_fault"}
-	for _, s := range series {
-		head = append(head, s.name)
+	for _, s := range compare.Series {
+		head = append(head, s.Name)
 	}
 	out.Write(append(head, "same_place"))
 	for i := range c.Points {
 		p := &c.Points[i]
 		row := []string{strconv.FormatUint(p.Step, 10), strconv.FormatUint(p.After, 10)}
-		for _, s := range series {
-			row = append(row, strconv.Itoa(s.of(p)))
+		for _, s := range compare.Series {
+			row = append(row, strconv.Itoa(s.Of(p)))
 		}
 		out.Write(append(row, strconv.FormatBool(p.SamePlace)))
 	}
@@ -100,8 +88,8 @@ func printCurve(w io.Writer, c *compare.Curve) {
 		return
 	}
 	fmt.Fprintf(w, "%14s %14s", "step", "after fault")
-	for _, s := range series {
-		fmt.Fprintf(w, " %9s", s.name)
+	for _, s := range compare.Series {
+		fmt.Fprintf(w, " %9s", s.Name)
 	}
 	fmt.Fprintln(w)
 	split := false
@@ -112,14 +100,14 @@ func printCurve(w io.Writer, c *compare.Curve) {
 			fmt.Fprintf(w, "%14s -- control flow has split: from here on equal steps are not equal places --\n", grouped(*c.SplitStep))
 		}
 		fmt.Fprintf(w, "%14s %14s", grouped(p.Step), "+"+grouped(p.After))
-		for _, s := range series {
-			fmt.Fprintf(w, " %9s", grouped(uint64(s.of(p))))
+		for _, s := range compare.Series {
+			fmt.Fprintf(w, " %9s", grouped(uint64(s.Of(p))))
 		}
 		fmt.Fprintln(w)
 	}
 	fmt.Fprintln(w)
-	for _, s := range series {
-		fmt.Fprintf(w, "%-9s  %s  at most %s\n", s.name, sparkline(c, s.of), grouped(uint64(most(c, s.of))))
+	for _, s := range compare.Series {
+		fmt.Fprintf(w, "%-9s  %s  at most %s\n", s.Name, sparkline(c, s.Of), grouped(uint64(most(c, s.Of))))
 	}
 	if c.SplitStep == nil {
 		fmt.Fprintln(w, "control flow never split: equal steps are equal places throughout")

@@ -46,7 +46,7 @@ func TestPropagationVerb(t *testing.T) {
 	if strings.Count(text, "control flow has split") != 1 || !strings.Contains(text, "+"+grouped(c.EndStep-c.FaultStep)) || !strings.Contains(text, "█") {
 		t.Errorf("%s", text)
 	}
-	if n := strings.Count(text, "\n"); n < len(c.Points)+len(series) {
+	if n := strings.Count(text, "\n"); n < len(c.Points)+len(compare.Series) {
 		t.Errorf("%d lines for %d points:\n%s", n, len(c.Points), text)
 	}
 	// Nothing at all differs.

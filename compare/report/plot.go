@@ -255,18 +255,6 @@ func (s *Story) closeUp() *Drawing {
 	return v
 }
 
-// series are the lines of the propagation curve. Their names are classes of the style, too.
-var series = []struct {
-	name string
-	of   func(p *compare.Point) int
-}{
-	{"registers", func(p *compare.Point) int { return p.Registers }},
-	{"words", func(p *compare.Point) int { return p.Words }},
-	{"pages", func(p *compare.Point) int { return p.Pages }},
-	{"devices", func(p *compare.Point) int { return p.Devices }},
-	{"sectors", func(p *compare.Point) int { return p.Sectors }},
-}
-
 // propagation draws the propagation curve.
 func (s *Story) propagation() *Drawing {
 	if s.Curve == nil || len(s.Curve.Points) == 0 {
@@ -275,8 +263,8 @@ func (s *Story) propagation() *Drawing {
 	points := s.Curve.Points
 	most := 1
 	for i := range points {
-		for _, l := range series {
-			most = max(most, l.of(&points[i]))
+		for _, l := range compare.Series {
+			most = max(most, l.Of(&points[i]))
 		}
 	}
 	const top, bottom, right = 58.0, 340.0, width - 110.0
@@ -309,11 +297,11 @@ func (s *Story) propagation() *Drawing {
 		n    int
 	}
 	var labels []label
-	for _, l := range series {
+	for _, l := range compare.Series {
 		var path strings.Builder
 		any := false
 		for i := range points {
-			n := l.of(&points[i])
+			n := l.Of(&points[i])
 			any = any || n > 0
 			px, py := x.at(points[i].After), y.at(uint64(n))
 			fmt.Fprintf(&path, "%c%.1f %.1f", "ML"[min(i, 1)], px, py)
@@ -321,19 +309,19 @@ func (s *Story) propagation() *Drawing {
 		if !any {
 			continue
 		}
-		d.Paths = append(d.Paths, Path{"curve " + l.name, path.String()})
+		d.Paths = append(d.Paths, Path{"curve " + l.Name, path.String()})
 		last := math.Inf(-1)
 		for i := range points {
-			n := l.of(&points[i])
+			n := l.Of(&points[i])
 			if at := x.at(points[i].After); at-last < 8 && i+1 < len(points) {
 				continue // they would be a band
 			} else {
 				last = at
 			}
-			d.dot("point "+l.name, x.at(points[i].After), y.at(uint64(n)), fmt.Sprintf("%s %s, %s steps after the fault", grouped(uint64(n)), l.name, grouped(points[i].After)))
+			d.dot("point "+l.Name, x.at(points[i].After), y.at(uint64(n)), fmt.Sprintf("%s %s, %s steps after the fault", grouped(uint64(n)), l.Name, grouped(points[i].After)))
 		}
-		n := l.of(&points[len(points)-1])
-		labels = append(labels, label{y.at(uint64(n)), l.name, n})
+		n := l.Of(&points[len(points)-1])
+		labels = append(labels, label{y.at(uint64(n)), l.Name, n})
 	}
 	// Names at the ends of the lines, moved apart where they would cover each other.
 	slices.SortStableFunc(labels, func(a, b label) int { return cmp.Compare(a.y, b.y) })

@@ -76,27 +76,44 @@ func ReadVirtual(c *x86.CPU, b []byte, la uint64) (n int) {
 // OutputStep returns the step at which byte n of the console came out, or vmm.Never
 // where the recording has no such byte.
 func (p *Player) OutputStep(n uint64) (uint64, error) {
-	if n >= uint64(len(p.console)) {
-		return vmm.Never, nil
+	steps, err := p.OutputSteps([]uint64{n})
+	return steps[0], err
+}
+
+// OutputSteps is OutputStep of many bytes, ascending. Each stretch between two marks that has any of
+// them is played once, and the others not at all. After an error those that were found are good.
+func (p *Player) OutputSteps(bytes []uint64) ([]uint64, error) {
+	steps := make([]uint64, len(bytes))
+	for i := range steps {
+		steps[i] = vmm.Never
 	}
-	from, to := p.Start(), p.End()
-	for i := range p.marks {
-		if p.marks[i].ConsoleBytes > n {
-			to = p.marks[i].Step
-			break
-		}
-		from = max(from, p.marks[i].Step)
-	}
-	if err := p.Seek(from); err != nil {
-		return 0, err
-	}
-	step, outer := uint64(vmm.Never), p.Console
+	outer := p.Console
 	defer func() { p.Console = outer }()
-	p.Console = func(byte) {
-		if p.m.Out() == n+1 {
-			step = p.m.Step()
+	for next := 0; next < len(bytes) && bytes[next] < uint64(len(p.console)); {
+		first := next
+		from, to := p.Start(), p.End()
+		for i := range p.marks {
+			if p.marks[i].ConsoleBytes > bytes[first] {
+				to = p.marks[i].Step
+				break
+			}
+			from = max(from, p.marks[i].Step)
+		}
+		p.Console = outer
+		if err := p.Seek(from); err != nil {
+			return steps, err
+		}
+		p.Console = func(byte) {
+			for ; next < len(bytes) && p.m.Out() == bytes[next]+1; next++ {
+				steps[next] = p.m.Step()
+			}
+		}
+		if err := p.RunTo(to); err != nil {
+			return steps, err
+		}
+		if next == first {
+			next++ // it did not come, which RunTo would have called a divergence
 		}
 	}
-	err := p.RunTo(to)
-	return step, err
+	return steps, nil
 }

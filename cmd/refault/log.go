@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"refault/replay"
+	"refault/vmm"
 )
 
 type logFlags struct {
@@ -45,7 +46,7 @@ line that the guest said, at the step of its last byte, found by playing the rec
 		defer withCancel(ctx, p.Interrupt)()
 		enc := json.NewEncoder(a.out)
 		if l.console {
-			return statusDone, consoleLines(a, p, l, re, enc)
+			return statusDone, consoleLines(a, p, l.json, re, enc)
 		}
 		for _, e := range p.Events() {
 			text := eventText(e)
@@ -71,35 +72,41 @@ line that the guest said, at the step of its last byte, found by playing the rec
 }
 
 // consoleLines lists the matching lines of the console.
-func consoleLines(a *app, p *replay.Player, l *logFlags, re *regexp.Regexp, enc *json.Encoder) error {
+func consoleLines(a *app, p *replay.Player, asJSON bool, re *regexp.Regexp, enc *json.Encoder) error {
 	prog := newProgress(a.err, "playing")
 	defer prog.done()
 	if isTerminal(a.err) && !isTerminal(a.out) {
 		p.Progress = prog.at
 	}
+	type line struct {
+		Step uint64 `json:"step"`
+		Line int    `json:"line"`
+		Text string `json:"text"`
+	}
+	var lines []line
+	var last []uint64 // the last byte of each
 	at := 0
-	for n, line := range bytes.SplitAfter(p.RecordedConsole(), []byte("\n")) {
-		at += len(line)
-		text := bytes.TrimRight(line, "\r\n")
-		if len(line) == 0 || !re.Match(text) {
-			continue
+	for n, b := range bytes.SplitAfter(p.RecordedConsole(), []byte("\n")) {
+		at += len(b)
+		if text := bytes.TrimRight(b, "\r\n"); len(b) > 0 && re.Match(text) {
+			lines = append(lines, line{vmm.Never, n + 1, string(text)})
+			last = append(last, uint64(at-1))
 		}
-		step, err := p.OutputStep(uint64(at - 1))
-		if err != nil {
-			return err
+	}
+	steps, failed := p.OutputSteps(last)
+	for i, l := range lines {
+		if l.Step = steps[i]; l.Step == vmm.Never {
+			continue // what failed, failed before it
 		}
-		if l.json {
-			err = enc.Encode(struct {
-				Step uint64 `json:"step"`
-				Line int    `json:"line"`
-				Text string `json:"text"`
-			}{step, n + 1, string(text)})
+		var err error
+		if asJSON {
+			err = enc.Encode(l)
 		} else {
-			_, err = fmt.Fprintf(a.out, "%14d  %s\n", step, text)
+			_, err = fmt.Fprintf(a.out, "%14d  %s\n", l.Step, l.Text)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return failed
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"refault/vmm/ksym"
 	"refault/vmm/linux"
 	"refault/vmm/x86"
 )
@@ -137,7 +138,7 @@ func (e *Expr) symbolic() bool { return e.Symbol != "" }
 func didYouMean(name string, known []string) string {
 	best, dist := "", len(name)/3+2
 	for _, k := range known {
-		if d := edits(name, k); d < dist {
+		if d := ksym.Distance(name, k, dist); d < dist {
 			best, dist = k, d
 		}
 	}
@@ -145,25 +146,4 @@ func didYouMean(name string, known []string) string {
 		return ""
 	}
 	return fmt.Sprintf(" (did you mean %s?)", best)
-}
-
-// edits is the Levenshtein distance of two names.
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		prev := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := prev
-			if a[i] != b[j] {
-				cost++
-			}
-			prev = row[j+1]
-			row[j+1] = min(cost, row[j]+1, prev+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -112,7 +112,7 @@ func (t *Table) Near(name string, n int) []string {
 	var all []near
 	limit := len(name)/3 + 1
 	for s := range t.byName {
-		if d := distance(name, s, limit); d <= limit {
+		if d := Distance(name, s, limit); d <= limit {
 			all = append(all, near{s, d})
 		}
 	}
@@ -129,8 +129,8 @@ func (t *Table) Near(name string, n int) []string {
 	return names
 }
 
-// distance is the number of edits between two names, or more than limit.
-func distance(a, b string, limit int) int {
+// Distance is the number of edits between two names (Levenshtein), or more than limit where it is more.
+func Distance(a, b string, limit int) int {
 	if d := len(a) - len(b); d > limit || -d > limit {
 		return limit + 1
 	}

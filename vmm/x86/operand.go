@@ -213,3 +213,23 @@ func (c *CPU) Jump(target uint64, size int) {
 	}
 	c.Regs[RIP] = target
 }
+
+// VectorSize is the size in bytes of a vector or memory operand.
+func (in *Inst) VectorSize(o Operand) int {
+	switch o.Size {
+	case 'b':
+		return 1
+	case 'w':
+		return 2
+	case 'd':
+		return 4
+	case 'q':
+		return 8
+	case 'y':
+		if in.Rex&8 != 0 {
+			return 8
+		}
+		return 4
+	}
+	return 16
+}

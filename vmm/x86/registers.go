@@ -31,10 +31,6 @@ const (
 	GroupSSE
 )
 
-var groupNames = [...]string{"general", "flags", "segment", "control", "debug", "msr", "x87", "sse"}
-
-func (g RegisterGroup) String() string { return groupNames[g] }
-
 // GeneralNames are the names of the general registers and RIP, by their index in State.Regs.
 var GeneralNames = [NumRegs]string{
 	"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",

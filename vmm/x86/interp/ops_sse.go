@@ -49,26 +49,6 @@ func guarded(h x86.Handler) selector {
 	}
 }
 
-// vectorSize is the size in bytes of a vector or memory operand.
-func vectorSize(o x86.Operand, in *x86.Inst) int {
-	switch o.Size {
-	case 'b':
-		return 1
-	case 'w':
-		return 2
-	case 'd':
-		return 4
-	case 'q':
-		return 8
-	case 'y':
-		if in.Rex&8 != 0 {
-			return 8
-		}
-		return 4
-	}
-	return 16
-}
-
 func aligned(in *x86.Inst) bool { return x86.Forms()[in.Form].Attr&x86.Align16 != 0 }
 
 // loadVector reads n bytes of memory operand into p.
@@ -154,7 +134,7 @@ func planVector(class fpu.Class, in *x86.Inst) vectorPlan {
 			}
 		case 'W', 'U', 'Q', 'N', 'E':
 			p.rm = o.Kind
-			p.rmSize = vectorSize(o, in)
+			p.rmSize = in.VectorSize(o)
 		}
 		if i == 0 {
 			p.dst = o.Kind
@@ -415,7 +395,7 @@ func movVec(c *x86.CPU, in *x86.Inst) {
 
 func movScalar(c *x86.CPU, in *x86.Inst) {
 	o := x86.FormOperands(in.Form)[0]
-	n := vectorSize(o, in)
+	n := in.VectorSize(o)
 	load := o.Kind == 'V'
 	switch {
 	case in.IsMem && load:
@@ -581,7 +561,7 @@ func stmxcsr(c *x86.CPU, in *x86.Inst) { c.Store32(c.AddrW(in, 4), c.MXCSR()) }
 // processors within 1.5·2^-12, to one definition: the correctly rounded
 // reciprocal, cut to 12 bits of significand (SDM Vol. 2B, RCPPS).
 func approx(c *x86.CPU, in *x86.Inst) {
-	n := vectorSize(x86.FormOperands(in.Form)[1], in)
+	n := in.VectorSize(x86.FormOperands(in.Form)[1])
 	var src [16]byte
 	if in.IsMem {
 		loadVector(c, in, &src, n)

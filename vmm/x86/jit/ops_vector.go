@@ -57,7 +57,7 @@ func (t *translator) emitVector() bool {
 	var m memop
 	if in.IsMem {
 		var ok bool
-		if m, ok = t.guest(in, operandSize(rm, in), store, in.attr&x86.Align16 != 0); !ok {
+		if m, ok = t.guest(in, in.VectorSize(rm), store, in.attr&x86.Align16 != 0); !ok {
 			return false
 		}
 	}
@@ -111,23 +111,4 @@ func mandatoryPrefix(form uint16) byte {
 		return 0xf3
 	}
 	return 0
-}
-
-func operandSize(o x86.Operand, in *guestInst) int {
-	switch o.Size {
-	case 'b':
-		return 1
-	case 'w':
-		return 2
-	case 'd':
-		return 4
-	case 'q':
-		return 8
-	case 'y':
-		if in.Rex&8 != 0 {
-			return 8
-		}
-		return 4
-	}
-	return 16
 }

@@ -228,7 +228,7 @@ func access(in *guestInst) (size int, write, ok bool) {
 		write := ops[0].Kind == 'W' || ops[0].Kind == 'M'
 		for _, o := range ops {
 			if o.Kind == 'W' || o.Kind == 'M' {
-				return operandSize(o, in), write, true
+				return in.VectorSize(o), write, true
 			}
 		}
 	}

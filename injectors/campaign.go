@@ -16,7 +16,9 @@ type Campaign struct {
 	Faults    []*Template
 	Count     int
 	Seed      uint64
-	Symbols   Symbols // for names in the faults; nil: there are none
+	// Bind resolves the names in the faults of a trial (Fault.SetGuest, Fault.Bind), and may be called by
+	// several trials at once; nil: there are no names.
+	Bind func(faults []*Fault) error
 }
 
 // Draw returns the faults of trial i.
@@ -28,12 +30,12 @@ func (c *Campaign) Draw(i int) ([]*Fault, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := f.Bind(c.Symbols); err != nil {
-			return nil, err
-		}
 		fs = append(fs, f)
 	}
-	return fs, nil
+	if c.Bind == nil {
+		return fs, nil
+	}
+	return fs, c.Bind(fs)
 }
 
 // Run runs the trials on players of one recording, in parallel. done is called for each

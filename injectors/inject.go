@@ -36,11 +36,6 @@ func Inject(golden *replay.Player, dir string, faults []*Fault, opt replay.Optio
 	var texts []string
 	for _, f := range faults {
 		texts = append(texts, f.String())
-		if !f.bound {
-			if err := f.Bind(nil); err != nil {
-				return nil, err
-			}
-		}
 		first, err := f.first(golden, faults)
 		if err != nil {
 			return nil, err
@@ -65,8 +60,14 @@ func Inject(golden *replay.Player, dir string, faults []*Fault, opt replay.Optio
 	return inj, nil
 }
 
-// first returns a step of golden from which the fault's trigger has to be looked for.
+// first returns a step of golden from which the fault's trigger has to be looked for. A
+// fault that names nothing need not have been bound before.
 func (f *Fault) first(golden *replay.Player, all []*Fault) (uint64, error) {
+	if !f.bound {
+		if err := f.Bind(nil); err != nil {
+			return 0, err
+		}
+	}
 	for _, s := range f.Trigger.Stages {
 		if o, ok := s.cond.(*onFault); ok && !slices.ContainsFunc(all, func(x *Fault) bool { return x.ID == o.id }) {
 			if n, err := strconv.Atoi(o.id); err != nil || n < 1 || n > len(all) {
@@ -86,7 +87,7 @@ func (f *Fault) first(golden *replay.Player, all []*Fault) (uint64, error) {
 	return golden.Start(), nil
 }
 
-// Run runs the faulty machine to its end and completes the recording. Armed returns
+// Run runs the faulty machine to its end and completes the recording. Waiting returns
 // what did not happen.
 func (i *Injection) Run() (*traces.End, error) {
 	end, err := i.rec.Run()
@@ -96,10 +97,7 @@ func (i *Injection) Run() (*traces.End, error) {
 	return end, err
 }
 
-// Armed returns the faults whose trigger never came.
-func (i *Injection) Armed() []*Fault { return i.sched.Armed() }
-
-// Waiting is Armed with how near each came.
+// Waiting returns the faults whose trigger never came, with how near each came.
 func (i *Injection) Waiting() []Waiting { return i.sched.Waiting() }
 
 // Notices returns what became of the faults that stay in the machine, the first of it.

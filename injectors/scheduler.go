@@ -131,15 +131,6 @@ func (s *Scheduler) Err() error { return s.err }
 // Notices returns what became of the faults that stay in the machine, the first of it.
 func (s *Scheduler) Notices() []vmm.Notice { return s.notices }
 
-// Armed returns the faults that have not happened yet.
-func (s *Scheduler) Armed() []*Fault {
-	var fs []*Fault
-	for _, w := range s.Waiting() {
-		fs = append(fs, w.Fault)
-	}
-	return fs
-}
-
 // Waiting is a fault that has not happened, and how near it came.
 type Waiting struct {
 	Fault *Fault

@@ -15,14 +15,13 @@ import (
 //
 // as in "reg:name={rax|rbx|rcx},bit={0..63}@step:{1e9..2e9}".
 type Template struct {
-	text  string
 	fixed []string // what stands before each choice, and after the last
 	draw  []func(r *rand.Rand) string
 }
 
 // ParseTemplate reads a template, and checks that what it makes is a fault.
 func ParseTemplate(text string) (*Template, error) {
-	t := &Template{text: text}
+	t := new(Template)
 	rest := text
 	for {
 		before, inner, found := strings.Cut(rest, "{")
@@ -92,5 +91,3 @@ func (t *Template) Draw(r *rand.Rand) string {
 	b.WriteString(t.fixed[len(t.draw)])
 	return b.String()
 }
-
-func (t *Template) String() string { return t.text }

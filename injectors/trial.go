@@ -25,11 +25,6 @@ type Trial struct {
 // A thousand trials from one position cost little more than their instructions do.
 func Try(golden *replay.Player, faults []*Fault, steps uint64) (*Trial, error) {
 	for _, f := range faults {
-		if !f.bound {
-			if err := f.Bind(nil); err != nil {
-				return nil, err
-			}
-		}
 		first, err := f.first(golden, faults)
 		if err != nil {
 			return nil, err

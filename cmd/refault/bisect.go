@@ -4,12 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 
 	"github.com/spf13/pflag"
 
 	"refault/compare"
 	"refault/replay"
 	"refault/vmm"
+	"refault/vmm/ksym"
 )
 
 type bisectFlags struct {
@@ -70,7 +72,8 @@ func runBisect(ctx context.Context, a *app, c *call) (int, error) {
 		ps = append(ps, p)
 	}
 	p := ps[0]
-	q, err := compare.ParsePredicate(b.when, func(name string) (uint64, error) { return address(p, name) })
+	read := sync.OnceValues(func() (*ksym.Table, error) { return symbols(p.Manifest) })
+	q, err := compare.ParsePredicate(b.when, func(name string) (uint64, error) { return address(read, name) })
 	if err != nil {
 		return 0, err
 	}
@@ -81,7 +84,8 @@ func runBisect(ctx context.Context, a *app, c *call) (int, error) {
 	if b.from > b.to || b.to > p.End() {
 		return 0, fmt.Errorf("steps %d to %d: the recording %s has steps %d to %d: %w", b.from, b.to, p.Dir, p.Start(), p.End(), replay.ErrBeyond)
 	}
-	symbol := symbolsOrNot(p.Manifest).Name
+	names, _ := read() // a convenience only
+	symbol := names.Name
 	prog := newProgress(a.err, "bisecting")
 	r, err := compare.Bisect(ctx, ps, q, compare.BisectOptions{From: b.from, To: b.to, Exact: b.exact, Symbols: symbol, Progress: prog.at})
 	prog.done()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"sync"
 
 	"github.com/spf13/pflag"
 
@@ -11,6 +12,7 @@ import (
 	"refault/injectors"
 	"refault/replay"
 	"refault/vmm"
+	"refault/vmm/ksym"
 	"refault/vmm/x86"
 )
 
@@ -63,9 +65,10 @@ func runDump(ctx context.Context, a *app, c *call) (int, error) {
 	}
 	defer p.Close()
 	defer withCancel(ctx, p.Interrupt)()
+	read := sync.OnceValues(func() (*ksym.Table, error) { return symbols(p.Manifest) })
 	nums := make([]uint64, len(args))
 	for i, s := range args {
-		if nums[i], err = address(p, s); err != nil {
+		if nums[i], err = address(read, s); err != nil {
 			return 0, err
 		}
 	}
@@ -89,7 +92,8 @@ func runDump(ctx context.Context, a *app, c *call) (int, error) {
 		if len(nums) > 1 {
 			count = nums[1]
 		}
-		symbol := symbolsOrNot(p.Manifest).Name
+		names, _ := read() // a convenience only
+		symbol := names.Name
 		for range count {
 			code := replay.CodeAt(cpu, at)
 			text, n := x86.Disassemble(code, cpu.CodeSize(), at, symbol)
@@ -110,12 +114,12 @@ func runDump(ctx context.Context, a *app, c *call) (int, error) {
 }
 
 // address reads a number, or the name of a symbol.
-func address(p *replay.Player, s string) (uint64, error) {
+func address(read func() (*ksym.Table, error), s string) (uint64, error) {
 	n, err := injectors.ParseUint(s)
 	if err == nil {
 		return n, nil
 	}
-	t, e := symbols(p.Manifest)
+	t, e := read()
 	if e != nil {
 		return 0, fmt.Errorf("%w, and there are no symbols: %w", err, e)
 	}

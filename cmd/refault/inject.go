@@ -13,11 +13,7 @@ import (
 	"refault/compare"
 	"refault/injectors"
 	"refault/replay"
-	"refault/traces"
 	"refault/vmm"
-	"refault/vmm/boot"
-	"refault/vmm/ksym"
-	"refault/vmm/linux"
 )
 
 type injectFlags struct {
@@ -89,7 +85,7 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 		return 0, err
 	}
 	defer p.Close()
-	if err := bind(faults, p.Manifest); err != nil {
+	if err := bind(faults, func() (*kernel, error) { return readKernel(p.Manifest) }); err != nil {
 		return 0, err
 	}
 	prog := newProgress(a.err, "injecting")
@@ -173,19 +169,19 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 	return statusDone, nil
 }
 
-// bind resolves the symbols and processes that faults name, in the recorded kernel.
-func bind(faults []*injectors.Fault, m *traces.Manifest) error {
+// bind resolves the symbols and processes that faults name, in the recorded kernel, which is read if they name any.
+func bind(faults []*injectors.Fault, read func() (*kernel, error)) error {
 	var table injectors.Symbols
 	if needs := slices.ContainsFunc(faults, (*injectors.Fault).NeedsGuest); needs || slices.ContainsFunc(faults, (*injectors.Fault).Symbolic) {
-		t, err := symbols(m)
+		k, err := read()
 		if err != nil {
 			return fmt.Errorf("reading the kernel's symbols: %w", err)
 		}
-		if t != nil {
-			table = t
+		if k.symbols != nil {
+			table = k.symbols
 		}
-		if needs && t != nil {
-			g, err := knownGuest(m, t)
+		if needs && k.symbols != nil {
+			g, err := k.linux()
 			if err != nil {
 				return err
 			}
@@ -200,17 +196,4 @@ func bind(faults []*injectors.Fault, m *traces.Manifest) error {
 		}
 	}
 	return nil
-}
-
-// knownGuest returns what is known of the processes of the recorded kernel, which symbols has checked.
-func knownGuest(m *traces.Manifest, t *ksym.Table) (*linux.Kernel, error) {
-	k, err := os.ReadFile(m.Kernel.Path)
-	if err != nil {
-		return nil, err
-	}
-	elf, err := boot.Vmlinux(k)
-	if err != nil {
-		return nil, err
-	}
-	return linux.New(elf, t)
 }

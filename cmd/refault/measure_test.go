@@ -174,7 +174,7 @@ func TestPerfMap(t *testing.T) {
 
 // TestPerfMapSymbols: blocks are named by the kernel's symbols, and names that are out of date are not kept.
 func TestPerfMapSymbols(t *testing.T) {
-	symbols, err := kernelSymbols(tiny.Kernel)
+	symbols, err := symbolsOf(parseKernel(tiny.Kernel))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 
 	"refault/compare"
 	"refault/replay"
@@ -17,14 +18,47 @@ import (
 	"refault/vmm/linux"
 )
 
-// symbols reads the symbols of a recording's kernel, if its file is still there and the
-// same. Without any, the table is nil, which names nothing.
-func symbols(m *traces.Manifest) (*ksym.Table, error) {
-	k, err := kernelFile(m)
-	if k == nil || err != nil {
+// kernel is what is known of a guest's kernel.
+type kernel struct {
+	symbols *ksym.Table // nil, which names nothing: it has none
+	// linux tells of its processes and files.
+	linux func() (*linux.Kernel, error)
+}
+
+// parseKernel unpacks a kernel and reads its symbols.
+func parseKernel(k []byte) (*kernel, error) {
+	elf, err := boot.Vmlinux(k)
+	if err != nil {
 		return nil, err
 	}
-	return kernelSymbols(k)
+	t, err := ksym.Read(elf)
+	if err != nil && !errors.Is(err, ksym.ErrNone) {
+		return nil, err
+	}
+	return &kernel{t, sync.OnceValues(func() (*linux.Kernel, error) { return linux.New(elf, t) })}, nil
+}
+
+// readKernel is parseKernel of a recording's kernel, if its file is still there and the
+// same. One that is in no file has no symbols here. It takes most of a second for Debian's.
+func readKernel(m *traces.Manifest) (*kernel, error) {
+	k, err := kernelFile(m)
+	if err != nil {
+		return nil, err
+	}
+	if k == nil {
+		return new(kernel), nil
+	}
+	return parseKernel(k)
+}
+
+// symbols reads the symbols of a recording's kernel.
+func symbols(m *traces.Manifest) (*ksym.Table, error) { return symbolsOf(readKernel(m)) }
+
+func symbolsOf(k *kernel, err error) (*ksym.Table, error) {
+	if err != nil {
+		return nil, err
+	}
+	return k.symbols, nil
 }
 
 // kernelFile reads a recording's kernel, if its file is still there and the same; nil where it is in no file.
@@ -44,36 +78,15 @@ func kernelFile(m *traces.Manifest) ([]byte, error) {
 
 // compareOptions are the names that a recording's kernel gives to things, where it has any.
 func compareOptions(m *traces.Manifest) compare.Options {
-	k, err := kernelFile(m)
-	if k == nil || err != nil {
+	k, err := readKernel(m)
+	if err != nil || k.symbols == nil {
 		return compare.Options{}
 	}
-	elf, err := boot.Vmlinux(k)
-	if err != nil {
-		return compare.Options{}
-	}
-	t, err := ksym.Read(elf)
-	if err != nil {
-		return compare.Options{}
-	}
-	known, err := linux.New(elf, t)
+	known, err := k.linux()
 	if err != nil {
 		known = nil // then processes and files are not known
 	}
-	return compare.Options{Symbols: t.Name, Owner: compare.NewOwners(t, known).Owner}
-}
-
-// kernelSymbols reads the symbols of a kernel. Without any, the table is nil.
-func kernelSymbols(k []byte) (*ksym.Table, error) {
-	elf, err := boot.Vmlinux(k)
-	if err != nil {
-		return nil, err
-	}
-	t, err := ksym.Read(elf)
-	if errors.Is(err, ksym.ErrNone) {
-		return nil, nil
-	}
-	return t, err
+	return compare.Options{Symbols: k.symbols.Name, Owner: compare.NewOwners(k.symbols, known).Owner}
 }
 
 // symbolsOrNot is symbols where they are a convenience only.

@@ -87,7 +87,7 @@ func (a *app) live(ctx context.Context, m *machineFlags, measure *measureFlags, 
 		if err != nil {
 			return nil, err
 		}
-		return kernelSymbols(k)
+		return symbolsOf(parseKernel(k))
 	})
 	if err == nil {
 		end, err = r.Run()

@@ -163,6 +163,7 @@ func newFormat(dir string) (*os.File, error) {
 func (r *Recorder) start(in vmm.Inputs) {
 	r.inner = in
 	r.m.SetInputs(r)
+	r.m.RAM.OnDirty = r.snaps.BeforeWrite
 	r.m.Console = func(b byte) {
 		r.say([]byte{b})
 		if r.opt.Console != nil {

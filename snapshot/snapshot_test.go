@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
 
@@ -24,6 +25,7 @@ const testPages = 300 // more than one chunk, more than one block
 type memory struct {
 	pages   [testPages][mem.PageSize]byte
 	changed [testPages]bool
+	before  func(page int) // a write
 }
 
 func (m *memory) Pages() int        { return testPages }
@@ -33,6 +35,7 @@ func (m *memory) Page(n int) []byte { return m.pages[n][:] }
 func (m *memory) scribble(r *rand.Rand) {
 	for range r.IntN(40) {
 		n := r.IntN(testPages)
+		m.before(n)
 		m.changed[n] = true
 		switch r.IntN(5) {
 		case 0:
@@ -74,7 +77,7 @@ func takeAll(t *testing.T, dir string, r *rand.Rand, n int) []*state {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, d := &memory{}, newDisk(t)
+	m, d := &memory{before: w.BeforeWrite}, newDisk(t)
 	var all []*state
 	for i := range n {
 		m.scribble(r)
@@ -173,7 +176,7 @@ func TestSnapshotsComeBackInAnyOrder(t *testing.T) {
 	}
 
 	// One more, of something else, between the others.
-	m, d := &memory{}, newDisk(t)
+	m, d := &memory{before: func(int) {}}, newDisk(t)
 	m.scribble(r)
 	if err := d.WriteSectors(bytes.Repeat([]byte{9}, 512), 3); err != nil {
 		t.Fatal(err)
@@ -237,6 +240,64 @@ func TestStoreCutOffEndsTheList(t *testing.T) {
 	}
 }
 
+func TestPagesWrittenBeforeTheyAreRead(t *testing.T) {
+	dir := t.TempDir()
+	w, err := CreateWriter(dir, testPages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.most = 10
+	// The goroutine stands still for as long as nobody hears its answer.
+	c := w.chunk()
+	c.ack = make(chan error)
+	w.work <- c
+	m := &memory{}
+	for n := range m.pages {
+		m.pages[n][0] = byte(n)
+	}
+	want := &state{step: 7, pages: m.pages}
+	if err := w.Take(Entry{Step: 7}, m, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	write := func(n int) {
+		w.BeforeWrite(n)
+		w.BeforeWrite(n)
+		m.pages[n][0] = 99
+	}
+	for n := range w.most {
+		write(3 * n)
+	}
+	if w.saved != w.most {
+		t.Fatalf("%d pages saved, want %d", w.saved, w.most)
+	}
+	written := make(chan struct{})
+	go func() {
+		for n := range 50 {
+			write(testPages - 1 - n)
+		}
+		close(written)
+	}()
+	select {
+	case <-written:
+		t.Error("more pages are saved than may be")
+	case <-time.After(20 * time.Millisecond):
+	}
+	<-c.ack
+	<-written
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if w.saved != 0 {
+		t.Errorf("%d pages are still saved", w.saved)
+	}
+	rd, err := OpenReader(dir, testPages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rd.Close()
+	(&restored{r: rd}).check(t, 0, want)
+}
+
 func TestEqualPagesAreStoredOnce(t *testing.T) {
 	dir := t.TempDir()
 	w, err := CreateWriter(dir, testPages)
@@ -272,7 +333,7 @@ func TestEqualPagesAreStoredOnce(t *testing.T) {
 
 func TestHashOfMemoryIsOfItsContent(t *testing.T) {
 	r := rand.New(rand.NewPCG(7, 8))
-	m := &memory{}
+	m := &memory{before: func(int) {}}
 	h := NewMemHash(testPages)
 	seen := map[traces.Hash]int{h.Sum(): -1}
 	for i := range 30 {

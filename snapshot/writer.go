@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"bytes"
 	"errors"
 	"path/filepath"
 	"slices"
@@ -11,24 +12,32 @@ import (
 )
 
 const (
-	// pagesPerChunk is how many pages go to the writer's goroutine at a time.
-	pagesPerChunk = 64
+	// clustersPerChunk is how many clusters of disks go to the writer's goroutine at a time.
+	clustersPerChunk = 64
 	// maxChunks bounds the chunks that wait for it: 64 MiB.
 	maxChunks = 256
+	// maxSaved bounds the pages that were copied because the machine was about to write them: 64 MiB.
+	maxSaved = 16384
 )
 
 // Writer takes snapshots of one machine, in ascending order of position.
 //
-// Take copies what changed and returns; hashing, compressing and writing happen in
-// a goroutine. It sees nothing but the copies, so how it is scheduled cannot
-// matter to the machine. When it falls behind, Take waits.
+// Take copies what changed on disks, lends the pages that changed to a goroutine, and
+// returns; reading them, hashing, compressing and writing happen there. The machine
+// must call BeforeWrite before it writes a page, which copies it if the goroutine has
+// not read it yet: what it reads is what was there at the position of the snapshot, and
+// how it is scheduled cannot matter to the machine. When it falls behind, the machine waits.
 type Writer struct {
 	work chan *chunk
 	free chan *chunk // chunks to be filled; nil stands for one that was not made yet
 	done chan struct{}
 
-	mu  sync.Mutex
-	err error
+	mu    sync.Mutex
+	err   error
+	lent  []*chunk   // by page: the snapshot for which it has to be read before it is written
+	saved int        // pages that were copied and wait
+	most  int        // of them
+	room  *sync.Cond // fewer of them
 
 	// Of the goroutine.
 	store *Store
@@ -37,6 +46,7 @@ type Writer struct {
 	disks map[string]*diskTable // by name
 	since int
 	pages []uint32 // changed since the snapshot before
+	page  [mem.PageSize]byte
 }
 
 // diskTable is what a disk held at the snapshot before.
@@ -49,13 +59,18 @@ type diskTable struct {
 type chunk struct {
 	items []item
 	data  []byte
-	entry *Entry     // the snapshot that these are the last pages of
+	entry *Entry     // the snapshot that these are the last clusters of
 	ack   chan error // or: tell when all before it is written
+
+	// Of the snapshot: pages of memory that may have changed.
+	memory Memory
+	pages  []uint32
+	saved  map[uint32]*[mem.PageSize]byte // those that the machine was about to write
 }
 
-// item is a page of memory, or a cluster of a disk.
+// item is a cluster of a disk.
 type item struct {
-	disk    string // empty for memory
+	disk    string
 	n       uint64
 	asImage bool // it has no data
 }
@@ -76,8 +91,9 @@ func CreateWriter(dir string, pages int) (*Writer, error) {
 func newWriter(st *Store, b *traces.BlockWriter, pages int) *Writer {
 	w := &Writer{
 		work: make(chan *chunk, maxChunks), free: make(chan *chunk, maxChunks), done: make(chan struct{}),
-		store: st, w: traces.NewRecordWriter[Entry](b), ids: make([]uint32, pages), disks: map[string]*diskTable{},
+		lent: make([]*chunk, pages), most: maxSaved, store: st, w: traces.NewRecordWriter[Entry](b), ids: make([]uint32, pages), disks: map[string]*diskTable{},
 	}
+	w.room = sync.NewCond(&w.mu)
 	for range maxChunks {
 		w.free <- nil
 	}
@@ -122,39 +138,92 @@ func (w *Writer) Take(e Entry, m Memory, changed func(page int) bool, disks []Di
 		return err
 	}
 	c := w.chunk()
-	add := func(it item, data []byte) {
-		if len(c.items) == pagesPerChunk {
-			w.work <- c
-			c = w.chunk()
-		}
-		c.items = append(c.items, it)
-		c.data = append(c.data, data...)
-	}
-	for n := range m.Pages() {
-		if changed == nil || changed(n) {
-			add(item{n: uint64(n)}, m.Page(n))
-		}
-	}
 	e.Disks = nil
 	for _, d := range disks {
 		e.Disks = append(e.Disks, DiskEntry{Name: d.Name()})
-		visit := func(n uint64, data []byte) { add(item{d.Name(), n, data == nil}, data) }
+		visit := func(n uint64, data []byte) {
+			if len(c.items) == clustersPerChunk {
+				w.work <- c
+				c = w.chunk()
+			}
+			c.items = append(c.items, item{d.Name(), n, data == nil})
+			c.data = append(c.data, data...)
+		}
 		if changed == nil {
 			d.Each(visit)
 		} else {
 			d.ClearDirty(visit)
 		}
 	}
-	c.entry = &e
+	c.entry, c.memory = &e, m
+	for n := range m.Pages() {
+		if changed == nil || changed(n) {
+			w.BeforeWrite(n) // it may still wait for the snapshot before
+			c.pages = append(c.pages, uint32(n))
+		}
+	}
+	w.mu.Lock()
+	for _, n := range c.pages {
+		w.lent[n] = c
+	}
+	w.mu.Unlock()
 	w.work <- c
 	return nil
+}
+
+// BeforeWrite must be called before the first write to a page of memory after each snapshot; more often does no harm.
+func (w *Writer) BeforeWrite(page int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.lent[page] != nil && w.saved >= w.most {
+		w.room.Wait()
+	}
+	c := w.lent[page]
+	if c == nil {
+		return
+	}
+	w.lent[page] = nil
+	if c.saved == nil {
+		c.saved = map[uint32]*[mem.PageSize]byte{}
+	}
+	c.saved[uint32(page)] = (*[mem.PageSize]byte)(bytes.Clone(c.memory.Page(page)))
+	w.saved++
+}
+
+// read returns page n of the snapshot that c completes; it is good until the next one is read.
+func (w *Writer) read(c *chunk, n uint32) []byte {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p := c.saved[n]; p != nil {
+		delete(c.saved, n)
+		w.saved--
+		w.room.Signal()
+		return p[:]
+	}
+	copy(w.page[:], c.memory.Page(int(n)))
+	w.lent[n] = nil
+	return w.page[:]
+}
+
+// giveBack ends the loan of pages that were not read.
+func (w *Writer) giveBack(c *chunk) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, n := range c.pages {
+		if w.lent[n] == c {
+			w.lent[n] = nil
+		}
+	}
+	w.saved -= len(c.saved)
+	c.memory, c.saved, c.pages = nil, nil, c.pages[:0]
+	w.room.Broadcast()
 }
 
 // chunk returns an empty chunk, and waits for one where all are in use.
 func (w *Writer) chunk() *chunk {
 	c := <-w.free
 	if c == nil {
-		c = &chunk{items: make([]item, 0, pagesPerChunk), data: make([]byte, 0, pagesPerChunk*mem.PageSize)}
+		c = &chunk{items: make([]item, 0, clustersPerChunk)}
 	}
 	return c
 }
@@ -203,6 +272,7 @@ func (w *Writer) run() {
 				w.fail(err)
 			}
 		}
+		w.giveBack(c)
 		if c.ack != nil {
 			c.ack <- w.Err()
 		}
@@ -211,7 +281,7 @@ func (w *Writer) run() {
 	}
 }
 
-// take stores the pages of a chunk, and the entry that they complete.
+// take stores the clusters of a chunk and, if they complete one, a snapshot.
 func (w *Writer) take(c *chunk) error {
 	data := c.data
 	for _, it := range c.items {
@@ -222,13 +292,6 @@ func (w *Writer) take(c *chunk) error {
 				return err
 			}
 			data = data[mem.PageSize:]
-		}
-		if it.disk == "" {
-			if w.ids[it.n] != id {
-				w.ids[it.n] = id
-				w.pages = append(w.pages, uint32(it.n))
-			}
-			continue
 		}
 		t := w.disks[it.disk]
 		if t == nil {
@@ -242,6 +305,16 @@ func (w *Writer) take(c *chunk) error {
 	}
 	if c.entry == nil {
 		return nil
+	}
+	for _, n := range c.pages {
+		id, err := w.store.Put(w.read(c, n))
+		if err != nil {
+			return err
+		}
+		if w.ids[n] != id {
+			w.ids[n] = id
+			w.pages = append(w.pages, n)
+		}
 	}
 	return w.finish(c.entry)
 }

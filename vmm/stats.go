@@ -106,7 +106,7 @@ func (s *Stats) translator(j *jit.Stats, executed uint64) {
 		"instruction not translated":             fallbacks,
 		"memory that the TLB does not grant":     j.Memory,
 		"target of an indirect jump":             j.Target,
-		"vector instruction not allowed":         j.Vector,
+		"vector or x87 instruction not allowed":  j.Vector,
 		"modified code":                          j.Slow - fallbacks - j.Memory - j.Target - j.Vector,
 		"end of a run":                           j.Budget,
 		"direct jump not linked":                 j.Link,

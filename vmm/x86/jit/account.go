@@ -41,7 +41,7 @@ func (e *Engine) execute(in *x86.Inst, until uint64, always bool) {
 		s.Fallbacks[form]++
 	case c.Counts.SlowAccesses != slow:
 		s.Memory++
-	case attr&x86.IsSSE != 0:
+	case attr&(x86.IsSSE|x86.IsMMX|x86.IsFPU) != 0:
 		s.Vector++
 	case attr&x86.EndBlock != 0 || endsBlock(in.Op):
 		s.Target++

@@ -42,16 +42,22 @@ const (
 	// The lazy flags are not in use while generated code runs; their places serve it.
 	offExit  = int32(unsafe.Offsetof(x86.State{}.FlagRes)) - bias // which exit was taken
 	offXMM   = offExit + 4                                        // one while the vector registers are loaded
+	offX87   = offXMM + 1                                         // one while the x87 unit is loaded
 	offFlags = int32(unsafe.Offsetof(x86.State{}.FlagAux)) - bias // arithmetic flags as SETO AL and LAHF give them
+	offX87ID = offFlags + 4                                       // number of the last instruction that set FIP and FOP, if there was one
 
 	sizeofTables = int(unsafe.Sizeof(tables{}))
 	offScratch   = int32(unsafe.Offsetof(tables{}.scratch))
+	offX87Area   = int32(unsafe.Offsetof(tables{}.x87))
 )
 
 // tablesOf views the engine's area. Sound: the area is larger, aligned to a page, and tables hold no Go pointers.
 func tablesOf(c *x86.CPU) *tables { return (*tables)(unsafe.Pointer(c.EngineArea())) }
 
 var _ = [1]struct{}{}[max(sizeofTables-x86.EngineBytes, 0)]
+
+// FXSAVE and FXRSTOR want their images at multiples of 16 bytes.
+var _ = [1]struct{}{}[(unsafe.Offsetof(x86.State{}.FX)|unsafe.Offsetof(tables{}.x87))%16]
 
 // codeMemory is anonymous memory mapped twice: never writable and executable at once. Linux perf
 // looks for the names of code in anonymous memory where SetCodeMap's users put them, and not

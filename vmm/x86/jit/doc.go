@@ -8,7 +8,7 @@
 //
 //	engine.go      Engine: finding blocks, entering and leaving generated code, invalidation
 //	translate.go   the translator of a block: flags, operands, memory, links, the common code
-//	ops_*.go       the translation of the integer, system and vector instructions
+//	ops_*.go       the translation of the integer, system, vector and x87 instructions
 //	window.go      looking several accesses up at once
 //	asm.go         the assembler
 //	code_unsafe.go where generated code lies, and the offsets that it uses
@@ -21,7 +21,7 @@
 // RSP points at the processor's State meanwhile and RBP is the guest's. That is sound
 // because the runtime has its signal handlers on a stack of their own and takes a
 // program counter that belongs to no Go function as a reason to touch nothing: it
-// neither preempts there nor unwinds. What the ABI wants back is RSP, RBP and MXCSR.
+// neither preempts there nor unwinds. What the ABI wants back is RSP, RBP, MXCSR and an x87 unit after FNINIT.
 // How long the collector may have to wait is bounded by the budget. Code is written
 // through one mapping of memory and executed through another.
 //
@@ -32,7 +32,9 @@
 // instructions imply, but RAX, have the same number there; R10, R11, R13, R14 and R15
 // of the guest stay in the State. RAX, R10 and R11 of the host are the translator's.
 // R13 is the budget. The vector registers are the guest's once an instruction of the
-// run needed one; a byte in the State says so, and they are stored on the way out.
+// run needed one; a byte in the State says so, and they are stored on the way out. The
+// x87 unit likewise (ops_x87.go), while the guest masks all of its exceptions; the
+// transcendentals and what loads or stores the whole unit are the interpreter's.
 //
 // # How is exactness kept?
 //

@@ -28,6 +28,7 @@ const (
 // tables is the engine's part of the processor's area, which generated code uses.
 type tables struct {
 	jumps   [numModes][jumpSlots]jumpSlot
+	x87     x87Area
 	scratch scratch
 }
 
@@ -83,6 +84,7 @@ type exit struct {
 	kind   exitKind
 	call   bool  // exitSlow: not a miss, the translator knows no better
 	vec    bool  // exitSlow: going on needs the vector registers
+	x87    bool  // exitSlow: going on needs the x87 unit
 	idx    uint8 // instructions of the block that have retired
 	pos    uint16
 	b      *block
@@ -144,20 +146,21 @@ type Engine struct {
 	hotAfter  uint8
 	tscOffset uint64 // of the time-stamp counter from the step, without IA32_TSC_ADJUST
 
-	prologue, exitAt, loadXMM int
-	firstBlock                int // offset behind the common code
+	prologue, exitAt, loadXMM, loadX87 int
+	firstBlock                         int // offset behind the common code
 
-	exits   []exit
-	blocks  map[blockKey]*block
-	table   [tableSlots]*block
-	heat    [tableSlots]uint8
-	pages   map[uint64][]*block    // by page of RAM
-	virtual [2]map[uint64]struct{} // linear pages that the tables of jump targets name, by half
-	filled  [numModes]filled
-	crossed []*block // of the upper half, that links lead to as if they lay in one page
-	current uint64   // linear page of the block that was left for an instruction
-	remap   bool     // its translation may have changed since
-	t       translator
+	exits    []exit
+	x87Insts []x87Inst // by the number that generated code notes, less one
+	blocks   map[blockKey]*block
+	table    [tableSlots]*block
+	heat     [tableSlots]uint8
+	pages    map[uint64][]*block    // by page of RAM
+	virtual  [2]map[uint64]struct{} // linear pages that the tables of jump targets name, by half
+	filled   [numModes]filled
+	crossed  []*block // of the upper half, that links lead to as if they lay in one page
+	current  uint64   // linear page of the block that was left for an instruction
+	remap    bool     // its translation may have changed since
+	t        translator
 }
 
 // New returns a translator for c. It leaves what it does not translate to in, which
@@ -329,10 +332,10 @@ func (e *Engine) exec(b *block, until uint64) {
 			}
 			next := c.Regs[x86.RIP] + uint64(in.Len)
 			e.current, e.remap = x.b.rip, false
-			resume, vec, rb, rest := x.resume, x.vec, x.b, n-uint64(x.idx)-1
+			resume, vec, x87, rb, rest := x.resume, x.vec, x.x87, x.b, n-uint64(x.idx)-1
 			e.execute(in, until, x.call)
 			if resume == 0 || c.Attention || c.Activity != x86.Active || rb.dead || e.remap || c.Regs[x86.RIP] != next ||
-				c.Step+rest > until || uint8(c.View()) != rb.mode || !e.usable() || vec && !e.sseOK() {
+				c.Step+rest > until || uint8(c.View()) != rb.mode || !e.usable() || vec && !e.sseOK() || x87 && !e.x87OK() {
 				return
 			}
 			// The block has the rest of its instructions in its account already.
@@ -407,6 +410,7 @@ func (e *Engine) enter(at int, budget uint64) (x *exit, left uint64) {
 	s.target = uint64(e.mem.addr(at))
 	s.hostMXCSR = 0x1f80
 	s.sseOK = bit(e.sseOK())
+	e.tab.x87.ok = bit(e.x87OK())
 	const masked = x86.FlagAC | x86.FlagTF
 	s.sysOK = bit(c.EFER&x86.EFERSCE != 0 && c.SFMASK&masked == masked && c.SystemCall == nil)
 	s.tsc = e.tscOffset + c.TSCAdjust + c.Step + budget
@@ -415,6 +419,9 @@ func (e *Engine) enter(at int, budget uint64) (x *exit, left uint64) {
 	const low = x86.FlagsArith & 0xff
 	c.RFLAGS = c.RFLAGS&^x86.FlagsArith | c.FlagAux>>8&low | c.FlagAux&1<<11
 	x = &e.exits[uint32(c.FlagRes)]
+	if id := c.FlagAux >> 32; id != 0 {
+		e.setPointers(id)
+	}
 	c.FlagRes, c.FlagAux = 0, 0
 	if uint8(c.View()) != x.mode {
 		// Generated code changed the privilege.
@@ -574,6 +581,7 @@ func (e *Engine) reset() {
 	e.mem.used = e.firstBlock
 	e.crossed = nil
 	e.exits = e.exits[:0]
+	e.x87Insts = e.x87Insts[:0]
 	e.blocks = make(map[blockKey]*block)
 	e.pages = make(map[uint64][]*block)
 	e.virtual = [2]map[uint64]struct{}{{}, {}}

@@ -121,7 +121,7 @@ func (r *rig) prepare(p *program) {
 	step := c.Step
 	c.Reset()
 	c.Step = step
-	c.CR0 = x86.CR0PE | x86.CR0PG | x86.CR0WP | x86.CR0ET | x86.CR0NE
+	c.CR0 = (x86.CR0PE | x86.CR0PG | x86.CR0WP | x86.CR0ET | x86.CR0NE) ^ p.cr0
 	c.CR4 = x86.CR4PAE | x86.CR4OSFXSR | x86.CR4OSXMMEXCPT | x86.CR4FSGSBASE
 	c.EFER = x86.EFERLME | x86.EFERLMA | x86.EFERSCE
 	c.CR3 = 0x1000
@@ -141,6 +141,8 @@ func (r *rig) prepare(p *program) {
 	c.Regs[x86.RSP] = p.regs[x86.RSP]
 	c.RFLAGS = p.flags
 	copy(c.FX[:], p.fx[:])
+	x86.CleanX87(&c.FX)
+	c.IGNNE = p.ignne
 	c.Regs[x86.RIP] = codeAt
 	c.ModeChanged()
 	c.FlushTLB()
@@ -169,6 +171,8 @@ type program struct {
 	regs  [16]uint64
 	flags uint64
 	fx    [512]byte
+	cr0   uint64 // bits that are not as usual
+	ignne bool
 	user  bool
 }
 
@@ -484,12 +488,18 @@ func difference(a, b *rig) string {
 // TestRandomPrograms runs random programs on both engines.
 func TestRandomPrograms(t *testing.T) {
 	forms := testForms()
+	lockstep(t, func(seed uint64) *program { return generate(seed, forms) })
+}
+
+// lockstep runs programs on both engines.
+func lockstep(t *testing.T, generate func(seed uint64) *program) *Stats {
+	t.Helper()
 	a, b := newRig(t, false), newRig(t, true)
 	const limit = 400
 	failed := 0
 	for i := range *lockCases {
 		seed := *lockSeed + uint64(i)
-		p := generate(seed, forms)
+		p := generate(seed)
 		chunk := rand.New(rand.NewPCG(seed, 3))
 		a.prepare(p)
 		b.prepare(p)
@@ -511,6 +521,7 @@ func TestRandomPrograms(t *testing.T) {
 	}
 	s := &b.jit.Stats
 	t.Logf("%d steps, %d blocks, %d instructions; %d exits to the interpreter", a.c.Step, s.Blocks, s.Insts, s.Slow)
+	return s
 }
 
 // firstDifference finds the first step after which the engines differ.

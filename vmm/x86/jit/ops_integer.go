@@ -103,7 +103,7 @@ func (t *translator) emit() bool {
 	case x86.OpJCC, x86.OpJMP, x86.OpCALL, x86.OpRET, x86.OpJCXZ, x86.OpLOOP:
 		return t.branch()
 	}
-	return t.emitSystem() || t.emitVector()
+	return t.emitSystem() || t.emitVector() || t.emitX87()
 }
 
 // repeat emits REP MOVS and REP STOS for runs that lie in one page, go upwards and fit

@@ -8,16 +8,25 @@ import (
 	"refault/vmm/x86"
 )
 
-// emitVector translates SSE instructions: the guest's XMM registers are the host's,
+// emitVector translates SSE and MMX instructions: the guest's vector registers are the host's,
 // so an instruction between them stays what it is.
 func (t *translator) emitVector() bool {
 	a, in := &t.a, t.in
-	if in.attr&(x86.IsSSE|x86.IsMMX) != x86.IsSSE {
+	need, last := t.needVectors, 15
+	switch in.attr & (x86.IsSSE | x86.IsMMX) {
+	case x86.IsSSE:
+	case x86.IsMMX:
+		need, last = t.needX87, 7
+	default:
 		return false
 	}
 	switch in.Op {
-	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh, x86.OpMOVD, x86.OpMOVQ,
-		x86.OpVector, x86.OpVectorFP, x86.OpVectorFlags, x86.OpVectorFPFlags, x86.OpVectorImplicit, x86.OpVectorString:
+	case x86.OpMOVD, x86.OpMOVQ, x86.OpVector:
+	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh,
+		x86.OpVectorFP, x86.OpVectorFlags, x86.OpVectorFPFlags, x86.OpVectorImplicit, x86.OpVectorString:
+		if in.attr&x86.IsMMX != 0 {
+			return false // from or to XMM registers
+		}
 	default:
 		return false
 	}
@@ -31,29 +40,29 @@ func (t *translator) emitVector() bool {
 			a.bytes(byte(in.Imm))
 		}
 	}
-	if ops[0].Kind == 'U' { // shifts by an immediate
-		t.needVectors()
-		a.ext(i, int(in.ModRM>>3&7), int(in.RM))
+	if ops[0].Kind == 'U' || ops[0].Kind == 'N' { // shifts by an immediate
+		need()
+		a.ext(i, int(in.ModRM>>3&7), int(in.RM)&last)
 		imm()
 		return true
 	}
 	var reg, rm x86.Operand
 	for _, o := range ops {
 		switch o.Kind {
-		case 'V', 'G':
+		case 'V', 'P', 'G':
 			reg = o
-		case 'W', 'U', 'E', 'M':
+		case 'W', 'Q', 'U', 'N', 'E', 'M':
 			rm = o
 		}
 	}
 	if reg.Kind == 0 || rm.Kind == 0 {
 		return false
 	}
-	store := ops[0].Kind == 'W' || ops[0].Kind == 'M' || ops[0].Kind == 'E'
+	store := ops[0].Kind == rm.Kind
 	if in.IsMem && !simpleAddress(in) {
 		return false
 	}
-	t.needVectors()
+	need()
 	var m memop
 	if in.IsMem {
 		var ok bool
@@ -65,7 +74,7 @@ func (t *translator) emitVector() bool {
 		a.mov(hRAX, hostOf[x86.RAX]) // a length; the other is RDX, and the result RCX
 	}
 	done := func() {}
-	r := int(in.Reg)
+	r := int(in.Reg) & last
 	if reg.Kind == 'G' {
 		r, done = t.set(in.Reg, hRAX)
 	}
@@ -73,7 +82,7 @@ func (t *translator) emitVector() bool {
 	case in.IsMem:
 		a.rm(i, r, m)
 	case rm.Kind != 'E':
-		a.rr(i, r, int(in.RM))
+		a.rr(i, r, int(in.RM)&last)
 	case store:
 		g, home := t.set(in.RM, hRAX)
 		a.rr(i, r, g)

@@ -16,7 +16,7 @@ type Stats struct {
 	Slow   uint64 // an instruction was left to the interpreter: the sum of Fallbacks and of these
 	Memory uint64 // memory that the TLB does not grant, or that raises an exception
 	Target uint64 // the target of an indirect jump was not known
-	Vector uint64 // an SSE instruction that the guest may not execute, or that may raise an exception
+	Vector uint64 // an SSE, MMX or x87 instruction that the guest may not execute, or that may raise an exception
 
 	// Fallbacks counts the instructions that the translator always leaves to the interpreter, by form.
 	Fallbacks []uint64

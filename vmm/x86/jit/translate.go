@@ -36,6 +36,7 @@ const (
 	flagsShiftN                  // all but AF and OF, which are cleared
 	flagsRotN                    // all but OF, which is cleared
 	flagsScan                    // ZF; the others are cleared
+	flagsOrder                   // ZF, PF and CF; the others are cleared
 )
 
 const (
@@ -48,7 +49,7 @@ const (
 	fAll = 1<<iota - 1
 )
 
-var classExact = [...]uint8{flagsAll: fAll, flagsMul: fCF | fOF, flagsShift1: fAll &^ fAF, flagsShiftN: fAll &^ (fAF | fOF), flagsRotN: fAll &^ fOF, flagsScan: fZF}
+var classExact = [...]uint8{flagsAll: fAll, flagsMul: fCF | fOF, flagsShift1: fAll &^ fAF, flagsShiftN: fAll &^ (fAF | fOF), flagsRotN: fAll &^ fOF, flagsScan: fZF, flagsOrder: fZF | fPF | fCF}
 
 // condFlags are the flags that each pair of condition codes reads.
 var condFlags = [8]uint8{fOF, fCF, fZF, fCF | fZF, fSF, fPF, fSF | fOF, fSF | fOF | fZF}
@@ -113,6 +114,7 @@ type translator struct {
 	id          int  // the exit
 	call        bool // it is one always
 	sse         bool // the vector registers are loaded
+	x87         bool // the x87 unit is loaded
 }
 
 // endsBlock are operations that end a block although the opcode table does not say so.
@@ -293,8 +295,8 @@ func (t *translator) leaveToInterpreter() {
 
 // finishSlow emits the exit of an instruction that has one, and where to go on behind it.
 func (t *translator) finishSlow() {
-	l, id, fl, sse, lost, re := t.slow, t.id, t.fl, t.sse, t.lost, t.exitRe
-	t.e.exits[id].call, t.e.exits[id].vec = t.call, sse
+	l, id, fl, sse, x87, lost, re := t.slow, t.id, t.fl, t.sse, t.x87, t.lost, t.exitRe
+	t.e.exits[id].call, t.e.exits[id].vec, t.e.exits[id].x87 = t.call, sse, x87
 	windows, kept := t.anyWindow(), t.kept
 	after := &label{at: len(t.a.b)}
 	end := (t.in.attr&x86.EndBlock != 0 || endsBlock(t.in.Op)) && !t.in.side
@@ -314,7 +316,10 @@ func (t *translator) finishSlow() {
 		}
 		t.e.exits[id].resume = t.b.entry + len(a.b)
 		if sse {
-			t.loadVectors(id)
+			t.loadUnit(offXMM, t.e.loadXMM, id)
+		}
+		if x87 {
+			t.loadUnit(offX87, t.e.loadX87, id)
 		}
 		if kept != keptNone {
 			a.load(hR10, home(uint8(kept)))
@@ -333,15 +338,16 @@ func (t *translator) needVectors() {
 	}
 	t.saveFlags()
 	t.slowExit()
-	t.loadVectors(t.id)
+	t.loadUnit(offXMM, t.e.loadXMM, t.id)
 	t.clobbered()
 	t.sse = true
 }
 
-// loadVectors loads the vector registers if they are not; id is the exit to take where the guest may not use them.
-func (t *translator) loadVectors(id int) {
+// loadUnit loads the vector registers or the x87 unit, by common code, unless the byte at loaded says that they are; id is
+// the exit to take where the guest may not use them.
+func (t *translator) loadUnit(loaded int32, common, id int) {
 	a := &t.a
-	a.aluImmMem(7, 1, at(hRSP, offXMM), 0) // cmp
+	a.aluImmMem(7, 1, at(hRSP, loaded), 0) // cmp
 	load := newLabel()
 	a.jcc(ccE, load)
 	back := &label{at: len(a.b)}
@@ -350,7 +356,7 @@ func (t *translator) loadVectors(id int) {
 		a.movConst(hR10, uint64(id))
 		a.bytes(0x4c, 0x8d, 0x1d) // lea r11, [rip+…]
 		a.ref(back)
-		a.jmpTo(t.e.mem.addr(t.e.loadXMM))
+		a.jmpTo(t.e.mem.addr(common))
 	})
 }
 
@@ -413,6 +419,9 @@ func (t *translator) saveFlags() {
 		keeps = true
 	case flagsScan:
 		a.bytes(0x0f, 0x94, 0xc4, 0xc0, 0xe4, 6) // setz ah; shl ah, 6
+		noOF()
+	case flagsOrder:
+		a.bytes(lahf, 0x80, 0xe4, x86.FlagZF|x86.FlagPF|x86.FlagCF) // and ah
 		noOF()
 	}
 	a.rm(ins{op: 0x89, size: 2}, hRAX, at(hRSP, offFlags))
@@ -534,6 +543,13 @@ func regsWritten(in *guestInst) uint16 {
 		if o := x86.FormOperands(in.Form); o[0].Kind == 'V' || o[0].Kind == 'U' {
 			return 0
 		}
+	case x86.OpX87, x86.OpX87Store, x86.OpX87Flags, x86.OpFLDCW, x86.OpFNSTCW, x86.OpFWAIT:
+		return 0
+	case x86.OpFNSTSW:
+		if !in.IsMem {
+			return 1 << x86.RAX
+		}
+		return 0
 	}
 	return 1<<16 - 1
 }
@@ -973,7 +989,7 @@ func (e *Engine) scratchAt(field int32) memop {
 	return at(hRSP, int32(e.layout.Engine)-bias+offScratch+field)
 }
 
-// emitCommon makes what all blocks share: the way in, the way out, and loading the vector registers.
+// emitCommon makes what all blocks share: the way in, the way out, and loading the vector registers and the x87 unit.
 func (e *Engine) emitCommon() {
 	a := &asm{base: e.mem.addr(0)}
 	tab := int32(e.layout.Engine) - bias + offScratch
@@ -1000,18 +1016,20 @@ func (e *Engine) emitCommon() {
 			a.store(home(uint8(g)), h)
 		}
 	}
-	vectors, out := newLabel(), newLabel()
-	a.aluImmMem(7, 1, at(hRSP, offXMM), 0)
-	a.jcc(ccNE, vectors)
+	units, out := newLabel(), newLabel()
+	a.aluImmMem(7, 2, at(hRSP, offXMM), 0) // and offX87
+	a.jcc(ccNE, units)
 	a.bind(out)
 	a.load(hRBP, e.scratchAt(sHostBP))
 	a.load(hRSP, e.scratchAt(sHostSP))
 	a.bytes(0xc3)
-	a.bind(vectors)
-	for i := range 16 {
-		a.rm(ins{op: 0x0f11, size: 4}, i, at(hRSP, offFX+160+16*int32(i)))
-	}
-	a.extm(ins{op: 0x0fae, size: 4}, 3, at(hRSP, offFX+24)) // stmxcsr
+	a.bind(units)
+	x87 := newLabel()
+	a.aluImmMem(7, 1, at(hRSP, offXMM), 0)
+	a.jcc(ccE, x87)
+	storeVectors(a)
+	a.bind(x87)
+	e.emitStoreX87(a)
 	a.extm(ins{op: 0x0fae, size: 4}, 2, e.scratchAt(sHostMXCSR))
 	a.jmp(out)
 
@@ -1028,6 +1046,7 @@ func (e *Engine) emitCommon() {
 	a.extm(ins{op: 0x0fae, size: 4}, 2, at(hRSP, offFX+24)) // ldmxcsr
 	a.storeImm8(at(hRSP, offXMM), 1)
 	a.bytes(0x41, 0xff, 0xe3) // jmp r11
+	e.emitLoadX87(a, refused)
 	a.bind(refused)
 	a.rm(ins{op: 0x89, size: 4}, hR10, at(hRSP, offExit))
 	a.jmpTo(e.mem.addr(e.exitAt))

@@ -202,6 +202,9 @@ func access(in *guestInst) (size int, write, ok bool) {
 	if !in.IsMem {
 		return 0, false, false
 	}
+	if size, write, ok := x87Access(&in.Inst); ok {
+		return size, write, true
+	}
 	size = int(in.OpSize)
 	ops := x86.FormOperands(in.Form)
 	switch in.Op {

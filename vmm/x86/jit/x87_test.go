@@ -1,0 +1,130 @@
+//go:build linux && amd64
+
+package jit
+
+import (
+	"encoding/binary"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"refault/vmm/x86"
+)
+
+// TestX87Programs runs random programs of x87 and MMX instructions, with others between them, on both engines.
+func TestX87Programs(t *testing.T) {
+	var forms, others []uint16
+	for _, f := range testForms() {
+		switch row := x86.Forms()[f]; {
+		case row.Op == x86.OpFLDCW || row.Op == x86.OpX87Flags || row.Op == x86.OpFNSTCW || row.Op == x86.OpFNSTSW || row.Op == x86.OpEMMS || row.Op == x86.OpFWAIT:
+			forms = append(forms, f, f, f, f) // of each, the translator does more than to emit it
+		case row.Attr&(x86.IsFPU|x86.IsMMX) != 0:
+			forms = append(forms, f)
+		default:
+			others = append(others, f)
+		}
+	}
+	s := lockstep(t, func(seed uint64) *program {
+		r := rand.New(rand.NewPCG(seed, 19))
+		mix := forms
+		for range r.IntN(3) * len(forms) / 4 {
+			mix = append(mix[:len(mix):len(mix)], others[r.IntN(len(others))])
+		}
+		p := generate(seed, mix)
+		gen{r}.x87(p)
+		return p
+	})
+	// Some are always left to the interpreter: those that are computed, and those that store or load everything.
+	for form, n := range s.Fallbacks {
+		f := x86.Forms()[form]
+		if n == 0 || f.Attr&x86.IsFPU == 0 {
+			continue
+		}
+		switch f.Op {
+		case x86.OpX87, x86.OpX87Store, x86.OpX87Flags, x86.OpFLDCW, x86.OpFNSTCW, x86.OpFNSTSW, x86.OpFWAIT, x86.OpEMMS:
+			// With an address of 32 bits, or that cannot be an operand's of 64 bits.
+			if n*8 > s.Slow {
+				t.Errorf("%s was left to the interpreter %d times", f.Syntax, n)
+			}
+		}
+	}
+}
+
+// x87 makes the x87 state of a program, and the numbers in its data, interesting.
+func (g gen) x87(p *program) {
+	le := binary.LittleEndian
+	fcw := uint16(0x7f) | uint16(g.Uint32())&0x1f00
+	if g.IntN(10) == 0 {
+		fcw &^= uint16(g.Uint32()) & 0x3f
+	}
+	fsw := uint16(g.Uint32()) & 0x7f00
+	if g.IntN(4) == 0 {
+		fsw |= uint16(g.Uint32()) & 0x7f
+		if g.IntN(10) != 0 {
+			fsw &= fcw | 0xff40
+		}
+	}
+	le.PutUint16(p.fx[fxFCW:], fcw)
+	le.PutUint16(p.fx[fxFSW:], fsw)
+	p.fx[fxFTW] = byte(g.pick(0xff, 0xff, 0, g.Uint64()))
+	le.PutUint16(p.fx[fxFOP:], uint16(g.Uint32())&0x7ff)
+	le.PutUint64(p.fx[fxFIP:], g.value())
+	for i := range 8 {
+		g.float80(p.fx[fxST+16*i:])
+	}
+	for range len(p.data) / 12 {
+		at := g.IntN(len(p.data)/2-5) * 2
+		switch g.IntN(4) {
+		case 0:
+			le.PutUint16(p.data[at:], uint16(g.Uint32())|0x3f) // a control word
+		case 1:
+			le.PutUint32(p.data[at:], math.Float32bits(float32(g.number())))
+		case 2:
+			le.PutUint64(p.data[at:], math.Float64bits(g.number()))
+		case 3:
+			g.float80(p.data[at:])
+		}
+	}
+	switch g.IntN(40) {
+	case 0:
+		p.cr0 = x86.CR0TS
+	case 1:
+		p.cr0 = x86.CR0TS | x86.CR0MP
+	case 2:
+		p.cr0 = x86.CR0EM
+	case 3:
+		p.cr0 = x86.CR0NE
+	case 4:
+		p.ignne = true
+	}
+}
+
+// number is a number in double precision; some are denormal in it, or would be in single precision.
+func (g gen) number() float64 {
+	switch g.IntN(6) {
+	case 0:
+		return float64(g.IntN(200) - 100)
+	case 1:
+		return []float64{0, math.Copysign(0, -1), 0.5, math.Inf(1), math.Inf(-1), math.MaxFloat64, math.SmallestNonzeroFloat64, math.SmallestNonzeroFloat32, math.MaxFloat32}[g.IntN(9)]
+	case 2:
+		return math.Float64frombits(0x7ff0000000000000 | g.Uint64()) // not a number, quiet or signalling, or its negative
+	case 3:
+		return math.Float64frombits(g.Uint64() & 0x800fffffffffffff)
+	case 4:
+		return math.Float64frombits(g.Uint64()&0x807fffffffffffff | 0x3f80000000000000)
+	}
+	return math.Float64frombits(g.Uint64())
+}
+
+// float80 makes a number in extended precision, also of the kinds that no instruction makes.
+func (g gen) float80(b []byte) {
+	exp, man := uint16(g.pick(0, 1, 0x3fff, 0x3ffe, 0x4000, 0x403e, 0x7ffe, 0x7fff, 0x3fff-1023, 0x3fff+1024, g.Uint64()&0x7fff)), g.Uint64()
+	switch g.IntN(4) {
+	case 0:
+		man = g.pick(0, 1, 1<<63, 1<<63|1, 1<<64-1, 0xc000000000000000, 1<<62, 1<<63|g.Uint64()<<48)
+	case 1, 2:
+		man |= 1 << 63
+	}
+	binary.LittleEndian.PutUint64(b, man)
+	binary.LittleEndian.PutUint16(b[8:], exp|uint16(g.IntN(2))<<15)
+}

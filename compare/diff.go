@@ -120,12 +120,6 @@ type RegisterDiff struct {
 	Faulty string `json:"faulty"`
 }
 
-// DiskDiff tells whether a disk ends with the same content.
-type DiskDiff struct {
-	Name  string `json:"name"`
-	Equal bool   `json:"equal"`
-}
-
 // Symbols names addresses; nil names none.
 type Symbols func(addr uint64) string
 
@@ -153,12 +147,15 @@ func Diff(golden, faulty *replay.Player, opt Options) (*Report, error) {
 	r.Outcome, r.Why = Classify(golden, faulty)
 	r.Console = Align(golden.RecordedConsole(), faulty.RecordedConsole())
 	r.Output = r.Console.first()
-	r.Disks = disks(golden, faulty)
+	var err error
+	if r.Disks, err = disks(golden, faulty); err != nil {
+		return nil, err
+	}
 	steps, faults := strikes(golden, faulty)
 	for _, e := range faults {
 		r.Injected = append(r.Injected, InjectedFault{e.Step, e.Fault.Spec, e.Fault.Old})
 	}
-	r.Equal = len(steps) == 0 && r.Output == nil && equalEnd(golden, faulty)
+	r.Equal = len(steps) == 0 && r.Output == nil && equalEnd(golden, faulty) && !slices.ContainsFunc(r.Disks, func(d DiskDiff) bool { return !d.Same() })
 	if r.Equal {
 		return r, nil
 	}
@@ -204,18 +201,6 @@ func lastEqual(a, b *replay.Player) (step uint64) {
 		step = x[i].Step
 	}
 	return step
-}
-
-// disks compares what is on the disks in the end.
-func disks(golden, faulty *replay.Player) (d []DiskDiff) {
-	x, y := golden.Marks(), faulty.Marks()
-	a, b := x[len(x)-1].Devices, y[len(y)-1].Devices
-	for i, name := range golden.Manifest.Devices {
-		if diskName.MatchString(name) {
-			d = append(d, DiskDiff{name, a[i] == b[i]})
-		}
-	}
-	return d
 }
 
 // differ is a Diff at work.

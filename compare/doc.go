@@ -5,6 +5,7 @@
 //	pair.go         two machines side by side; the search for a step
 //	propagation.go  how much differs, as a function of step
 //	console.go      two consoles, aligned by line
+//	writes.go       what two runs wrote to their disks, sector by sector
 //	bisect.go       the first step at which a condition (predicate.go) holds
 //	explain.go      the chain of instructions from a fault to what was seen of it
 //	owner.go        what memory belongs to, from the guest's own tables
@@ -34,6 +35,16 @@
 // Less: the runs are at different places. Control flow and privilege are compared
 // at equal steps because where they first differ says how the fault was noticed; what
 // both said is aligned as text, where a line that came later is the same line.
+//
+// # What did they write to their disks?
+//
+// Each mark tells what was written since the one before it, in number and hash. The stretches
+// in which these are equal are equal; those of the others are played, by both runs, and each sector
+// that reaches a disk there is noted, with its place and content. The n-th write of a content to a
+// place is the same as the other run's, however much later it came and however the guest put
+// sectors together to commands. What has no equal is told, with its bytes; and of what has, how
+// many sectors have to be taken out for the rest to be in the same order. What counts is what reaches
+// the medium: a write that a drive acknowledged and lost is missing.
 //
 // # How is a wrong value followed back?
 //

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"regexp"
+	"slices"
 
 	"refault/replay"
 	"refault/traces"
@@ -19,7 +20,7 @@ const (
 	Masked Outcome = "masked"
 	// Latent: the outputs are equal, the final state is not.
 	Latent Outcome = "latent"
-	// SDC: an output differs and nothing was noticed: silent data corruption.
+	// SDC: an output differs, the console's or what was written to a disk, and nothing was noticed: silent data corruption.
 	SDC Outcome = "sdc"
 	// Corrected: the guest logged the fault and carried on.
 	Corrected Outcome = "corrected"
@@ -49,11 +50,11 @@ func Classify(golden, faulty *replay.Player) (Outcome, string) {
 	if f == nil {
 		return Hang, "the faulty run was cut off before its end"
 	}
-	g := Ending{Output: golden.RecordedConsole(), Step: golden.End()}
+	g := Ending{Output: golden.RecordedConsole(), Step: golden.End(), Written: writtenInAll(golden), Disks: diskHashes(golden)}
 	if e := golden.Manifest.End; e != nil {
 		g.Reason, g.Status = e.Reason, e.Status
 	}
-	return ClassifyEndings(g, Ending{faulty.RecordedConsole(), f.Step, f.Reason, f.Status}, func() bool { return equalEnd(golden, faulty) })
+	return ClassifyEndings(g, Ending{faulty.RecordedConsole(), f.Step, f.Reason, f.Status, writtenInAll(faulty), diskHashes(faulty)}, func() bool { return equalEnd(golden, faulty) })
 }
 
 // Ending is what a run came to, or a part of one.
@@ -62,6 +63,23 @@ type Ending struct {
 	Step   uint64
 	Reason string // empty: its recorder was killed
 	Status uint32
+	// Written is what was written to the disks, of which the order does not count, and Disks the hashes of what is on them in the end.
+	Written traces.Written
+	Disks   []traces.Hash
+}
+
+// DiskHashes returns the hashes of what is on the disks, of a machine with such devices.
+func DiskHashes(devices []string, m *traces.Mark) (h []traces.Hash) {
+	for i, name := range devices {
+		if diskName.MatchString(name) {
+			h = append(h, m.Devices[i])
+		}
+	}
+	return h
+}
+
+func diskHashes(p *replay.Player) []traces.Hash {
+	return DiskHashes(p.Manifest.Devices, &p.Marks()[len(p.Marks())-1])
 }
 
 // ClassifyEndings is Classify for runs that may be no recordings. equal is asked whether their final states are.
@@ -98,6 +116,9 @@ func ClassifyEndings(g, f Ending, equal func() bool) (Outcome, string) {
 	}
 	if len(said) > 0 || len(NewLines(f.Output, g.Output)) > 0 || g.Reason != "" && (f.Reason != g.Reason || f.Status != g.Status) {
 		return SDC, "the outputs differ, and the guest noticed nothing"
+	}
+	if g.Written.Sectors != f.Written.Sectors || g.Written.Sum != f.Written.Sum || !slices.Equal(g.Disks, f.Disks) {
+		return SDC, "what was written to the disks differs, and the guest noticed nothing"
 	}
 	if equal() {
 		return Masked, "the final state is equal"

@@ -16,7 +16,8 @@ type Trial struct {
 	Status  uint32
 	Output  []byte // what the guest said
 	State   traces.Mark
-	Waiting []Waiting // faults that did not happen
+	Written traces.Written // what was written to the disks
+	Waiting []Waiting      // faults that did not happen
 	Notices []vmm.Notice
 }
 
@@ -43,13 +44,17 @@ func Try(golden *replay.Player, faults []*Fault, steps uint64) (*Trial, error) {
 		if err := s.Err(); err != nil {
 			return err
 		}
+		var writes replay.Writes
+		o := &vmm.Observer{Wrote: writes.Add}
+		m.Observe(o)
 		_, err := m.Run(m.Step() + steps)
+		m.Unobserve(o)
 		if e := s.Err(); e != nil {
 			return e
 		}
 		t.Step = m.Step()
 		t.Reason, t.Status = m.Stopped()
-		t.State = golden.Mark()
+		t.State, t.Written = golden.Mark(), writes.Take()
 		t.Waiting, t.Notices = s.Waiting(), s.Notices()
 		return errors.Join(err, m.Err())
 	})

@@ -9,13 +9,14 @@
 //	setup.go    from a user's description to a machine, and to a manifest
 //	state.go    hashes of a machine's state, and divergence
 //	events.go   events in the log and back
+//	written.go  what is written to disks, summed up for the marks
 //
 // # What makes a replay equal?
 //
 // The machine is a function of its state and of its events. The Recorder writes
 // down every event with its position; the Player gives them back at the same
-// positions. Marks, the hashes of the whole state every so many steps, and the
-// console's bytes are compared while a recording plays, and the first that differs
+// positions. Marks, the hashes of the whole state every so many steps and of what was written
+// to the disks in between, and the console's bytes are compared while a recording plays, and the first that differs
 // ends it with a Divergence. Verify plays all of it and compares the snapshots too.
 //
 // # When is a file written?

@@ -17,7 +17,12 @@ func Fork(parent *Player, dir string, from uint64, wrap func(m *vmm.Machine, nex
 	if from > parent.End() {
 		return nil, fmt.Errorf("step %d: the recording %s ends at step %d: %w", from, parent.Dir, parent.End(), ErrBeyond)
 	}
-	if err := parent.restore(max(parent.snaps.Before(from), 0)); err != nil {
+	i := max(parent.snaps.Before(from), 0)
+	written, err := parent.writtenBefore(parent.snaps.Steps()[i])
+	if err == nil {
+		err = parent.restore(i)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("recording %s: %w", parent.Dir, err)
 	}
 	man := *parent.Manifest
@@ -59,10 +64,29 @@ func Fork(parent *Player, dir string, from uint64, wrap func(m *vmm.Machine, nex
 	if err := r.past(parent, s.next); err != nil {
 		return nil, r.abandon(err)
 	}
-	if err := r.begin(); err != nil {
+	if err := r.begin(written); err != nil {
 		return nil, r.abandon(err)
 	}
 	return r, nil
+}
+
+// writtenBefore returns what was written to the disks before a step, since the last mark before it.
+func (p *Player) writtenBefore(step uint64) (traces.Written, error) {
+	from := p.Start()
+	for i := range p.marks {
+		switch at := p.marks[i].Step; {
+		case at == step:
+			return p.marks[i].Written, nil
+		case at > step:
+			if err := p.Seek(from); err != nil {
+				return traces.Written{}, err
+			}
+			err := p.RunTo(step)
+			return p.track.writes.Take(), err
+		}
+		from = max(from, p.marks[i].Step)
+	}
+	return traces.Written{}, nil
 }
 
 // past copies what the parent logged before the fork: events, marks and console output.

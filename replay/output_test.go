@@ -1,9 +1,12 @@
 package replay
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 
+	"refault/traces"
 	"refault/vmm"
 )
 
@@ -35,5 +38,32 @@ func TestOutputSteps(t *testing.T) {
 	}
 	if got, err := p.OutputSteps(nil); err != nil || len(got) != 0 {
 		t.Errorf("of nothing: %v, %v", got, err)
+	}
+}
+
+// TestWritesAreCompared: what the marks say of the disks is held to what a replay writes, from wherever it begins.
+func TestWritesAreCompared(t *testing.T) {
+	p := openPlayer(t, record(t, 12, often))
+	sectors := uint64(0)
+	for i := range p.marks {
+		w := &p.marks[i].Written
+		if sectors += w.Sectors; w.Sectors == 0 || i == 0 {
+			continue
+		}
+		good := *w
+		for _, bad := range []traces.Written{{Sectors: good.Sectors + 1, Sum: good.Sum, Hash: good.Hash}, {Sectors: good.Sectors, Hash: good.Hash}, {Sectors: good.Sectors, Sum: good.Sum}} {
+			*w = bad
+			var d *Divergence
+			if err := errors.Join(p.Seek(p.marks[i-1].Step), p.RunTo(p.marks[i].Step)); !errors.As(err, &d) || !strings.Contains(d.Field, "written to the disks") || d.Step != p.marks[i].Step {
+				t.Errorf("mark %d: %v", i, err)
+			}
+		}
+		*w = good
+	}
+	if sectors != 12 {
+		t.Errorf("the marks tell of %d sectors, the guest writes 12", sectors)
+	}
+	if err := p.Verify(); err != nil {
+		t.Error(err)
 	}
 }

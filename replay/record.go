@@ -78,7 +78,7 @@ func NewRecorder(dir string, s *Setup, in func(m *vmm.Machine) vmm.Inputs, opt O
 		return nil, errors.Join(err, m.close())
 	}
 	r.start(in(m.Machine))
-	if err := r.begin(); err != nil {
+	if err := r.begin(r.track.writes.Take()); err != nil {
 		return nil, r.abandon(err)
 	}
 	return r, nil
@@ -178,12 +178,12 @@ func (r *Recorder) say(b []byte) {
 	r.said.Write(b)
 }
 
-// begin writes the first snapshot and the first mark.
-func (r *Recorder) begin() error {
+// begin writes the first snapshot and the first mark, written before which was w since the one before it.
+func (r *Recorder) begin(w traces.Written) error {
 	if err := r.snapshot(); err != nil {
 		return err
 	}
-	return r.mark("")
+	return r.mark("", w)
 }
 
 // Machine returns the machine that is being recorded.
@@ -228,8 +228,8 @@ func (r *Recorder) fail(err error) {
 }
 
 // mark writes the hash of the state, after everything that it vouches for. end is the
-// reason where this is the recording's end.
-func (r *Recorder) mark(end string) error {
+// reason where this is the recording's end, and w what was written to the disks since the last one.
+func (r *Recorder) mark(end string, w traces.Written) error {
 	r.log()
 	mk := r.track.mark()
 	if r.err != nil {
@@ -238,7 +238,7 @@ func (r *Recorder) mark(end string) error {
 	if err := r.snaps.Err(); err != nil {
 		return err
 	}
-	mk.EventCount, mk.ConsoleHash, mk.End = r.logged, r.said.Sum64(), end
+	mk.EventCount, mk.ConsoleHash, mk.Written, mk.End = r.logged, r.said.Sum64(), w, end
 	if err := r.events.Flush(); err != nil {
 		return err
 	}
@@ -313,7 +313,7 @@ func (r *Recorder) run() (*traces.End, error) {
 			}
 		}
 		if at%r.opt.MarkEvery == 0 {
-			if err := r.mark(""); err != nil {
+			if err := r.mark("", r.track.writes.Take()); err != nil {
 				return nil, err
 			}
 		}
@@ -322,7 +322,7 @@ func (r *Recorder) run() (*traces.End, error) {
 
 // end writes the last mark, and the manifest with the outcome.
 func (r *Recorder) end(reason string) (*traces.End, error) {
-	if err := r.mark(reason); err != nil {
+	if err := r.mark(reason, r.track.writes.Take()); err != nil {
 		return nil, err
 	}
 	if err := r.snaps.Sync(); err != nil {

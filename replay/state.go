@@ -20,10 +20,14 @@ type tracker struct {
 	hash    *snapshot.MemHash
 	changed []bool
 	onDirty func(page int)
+	// writes are those to disks since the last mark, of which none was missed if whole.
+	writes Writes
+	whole  bool
 }
 
 func newTracker(m *vmm.Machine) *tracker {
 	t := &tracker{m: m, hash: snapshot.NewMemHash(m.RAM.Pages()), changed: make([]bool, m.RAM.Pages())}
+	m.Observe(&vmm.Observer{Wrote: t.writes.Add})
 	return t
 }
 
@@ -144,6 +148,8 @@ func (d *Divergence) Error() string {
 	return fmt.Sprintf("the replay diverged: at step %d, %s is %s, recorded was %s", d.Step, d.Field, d.Got, d.Want)
 }
 
+func writtenText(w traces.Written) string { return fmt.Sprintf("%d sectors, %v", w.Sectors, w.Sum) }
+
 // compareMarks returns the first difference between a recorded mark and the machine's.
 func compareMarks(want, got *traces.Mark, names []string) *Divergence {
 	d := func(field string, w, g any) *Divergence {
@@ -165,6 +171,9 @@ func compareMarks(want, got *traces.Mark, names []string) *Divergence {
 	}
 	if want.ConsoleBytes != got.ConsoleBytes {
 		return d("the length of console output", want.ConsoleBytes, got.ConsoleBytes)
+	}
+	if want.Written != got.Written {
+		return d("what was written to the disks since the last mark", writtenText(want.Written), writtenText(got.Written))
 	}
 	return nil
 }

@@ -67,7 +67,8 @@
 //
 // Marks (type Mark), by step:
 //
-//	[step, time in ns, hash of memory, [hash of each device …], bytes of console.log, XXH3-64 of these, number of events, end]
+//	[step, time in ns, hash of memory, [hash of each device …], bytes of console.log, XXH3-64 of these, number of events,
+//	 [sectors written, sum of their hashes, XXH3-64 of these], end]
 //
 // Hashes are 16 bytes. That of memory is the sum over its pages, modulo 2^128 and
 // little-endian, of the XXH3-128 hash of the page's 4096 bytes with the page's number
@@ -76,7 +77,11 @@
 // is larger than 3 GiB. Those of the devices come in the order of the manifest: the
 // XXH3-128 hash, low half first, of the device's state as a snapshot has it; or for a disk,
 // high half first, the sum, modulo 2^128, of the XXH3-128 hashes of the 4 KiB clusters that
-// differ from its image, each with its number as the seed. end is empty but in the last
+// differ from its image, each with its number as the seed. What was written to the disks is
+// told from the mark before on, or from the beginning: how many sectors, the sum, modulo 2^128 and low half
+// first, of their hashes, and the hash of these, 16 bytes each, in the order in which they
+// were written. The hash of a sector is the XXH3-128 hash, low half first, of its 512 bytes, with
+// its number plus the disk's (from zero) times 2^56 as the seed. end is empty but in the last
 // mark of a run that was ended: the reason, as in the manifest. A mark is taken before
 // anything that happens at its step; one with an end is taken after.
 //

@@ -108,7 +108,7 @@ func TestSampleIsAsDocumented(t *testing.T) {
 	for i, m := range marks {
 		at[number(t, m[0])] = m
 		n := number(t, m[4])
-		if xxh3.Hash(console[:n]) != number(t, m[5]) || (m[7] != "") != (i == len(marks)-1) || number(t, m[6]) > uint64(len(events)) {
+		if xxh3.Hash(console[:n]) != number(t, m[5]) || (m[8] != "") != (i == len(marks)-1) || number(t, m[6]) > uint64(len(events)) {
 			t.Errorf("mark %d is %v", i, m)
 		}
 	}

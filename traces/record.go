@@ -35,9 +35,18 @@ type Mark struct {
 	ConsoleBytes uint64 // length of console.log
 	ConsoleHash  uint64 // xxh3 of that much of it
 	EventCount   uint64 // records in events
+	// Written is what the guest wrote to its disks since the mark before this one.
+	Written Written
 	// End is empty, but in the last mark of a recording that was ended: the reason,
 	// as in Manifest.End.
 	End string
+}
+
+// Written is what was written to disks, in one stretch of a run.
+type Written struct {
+	Sectors uint64
+	Sum     Hash   // of the hashes of the sectors: the same whatever the order
+	Hash    uint64 // xxh3 of these hashes, in their order
 }
 
 const (

@@ -200,6 +200,7 @@ func (m *Machine) compose(cfg Config) {
 	for i, d := range cfg.Disks {
 		drive := ide.Attach(i/2, i%2, d, ata.Params{})
 		drive.Starting = func(ops ata.Ops, lba, count uint64) { m.observeCommand(i, ops, lba, count) }
+		drive.Wrote = func(lba uint64, b []byte) { m.observeWrite(i, lba, b) }
 		m.drives = append(m.drives, drive)
 	}
 	m.pci.Add(pci.Addr(1, 1), ide.PCI())

@@ -39,6 +39,8 @@ type Observer struct {
 	Output func(b byte)
 	// Command is called before a drive starts a command that moves data.
 	Command func(drive int, ops ata.Ops, lba, count uint64)
+	// Wrote is called after a drive has written sectors from lba on to its medium. It must not keep b.
+	Wrote func(drive int, lba uint64, b []byte)
 	// DMA is called before a bus master reads or writes n bytes of memory.
 	DMA func(pa uint64, n int, write bool)
 	// Notice is called when a defect shows, or goes.
@@ -174,6 +176,15 @@ func (m *Machine) observeCommand(drive int, ops ata.Ops, lba, count uint64) {
 	for _, o := range m.observers {
 		if o.Command != nil {
 			o.Command(drive, ops, lba, count)
+		}
+	}
+}
+
+// observeWrite tells of sectors that a drive has written.
+func (m *Machine) observeWrite(drive int, lba uint64, b []byte) {
+	for _, o := range m.observers {
+		if o.Wrote != nil {
+			o.Wrote(drive, lba, b)
 		}
 	}
 }

@@ -106,7 +106,7 @@ func runCampaign(ctx context.Context, a *app, c *call) (int, error) {
 		for _, f := range faults {
 			r.Faults = append(r.Faults, f.String())
 		}
-		r.Outcome, r.Why = compare.ClassifyEndings(ending(golden), ending(t), func() bool {
+		r.Outcome, r.Why = compare.ClassifyEndings(ending(p, golden), ending(p, t), func() bool {
 			return compare.SameState(p.Manifest.Devices, &golden.State, &t.State)
 		})
 		done++
@@ -124,8 +124,9 @@ func runCampaign(ctx context.Context, a *app, c *call) (int, error) {
 }
 
 // ending is what a trial came to. One that was still running is compared at the step where it was left.
-func ending(t *injectors.Trial) compare.Ending {
-	return compare.Ending{Output: t.Output, Step: t.Step, Reason: t.Reason.String(), Status: t.Status}
+func ending(p *replay.Player, t *injectors.Trial) compare.Ending {
+	return compare.Ending{Output: t.Output, Step: t.Step, Reason: t.Reason.String(), Status: t.Status,
+		Written: t.Written, Disks: compare.DiskHashes(p.Manifest.Devices, &t.State)}
 }
 
 func printCampaign(a *app, reports []trialReport, asJSON bool) error {

@@ -52,3 +52,37 @@ func TestBisectVerb(t *testing.T) {
 	mustFail(t, "first difference", "bisect", rec, flip, "--when", "console:x")
 	mustFail(t, "none.rec", "bisect", filepath.Join(dir, "none.rec"), "--when", "console:x")
 }
+
+func TestDiffOfDiskWrites(t *testing.T) {
+	dir, rec := golden(t)
+	lost := faulty(t, dir, rec, "lost", "ata:error=dropped,lba=133@step:50000")
+	status, out, _ := refault(t, "diff", rec, lost)
+	for _, want := range []string{"disk0         differs in the end; 1 sector not written\n  first at LBA 133, 1 sector, which the faulty run did not write\n  golden      ",
+		" of 1 sector from LBA 133 on\n  faulty      not written\n", "outcome       sdc: what was written to the disks differs"} {
+		if status != statusDifferent || !strings.Contains(out, want) {
+			t.Errorf("status %d; it does not say %q:\n%s", status, want, out)
+		}
+	}
+	var r struct {
+		Disks []struct {
+			Equal   bool `json:"equal"`
+			Missing int  `json:"missing_sectors"`
+			First   struct {
+				Kind   string `json:"kind"`
+				LBA    uint64 `json:"lba"`
+				Golden *struct {
+					Step uint64 `json:"step"`
+				} `json:"golden"`
+				Faulty *struct{} `json:"faulty"`
+			} `json:"first"`
+		} `json:"disks"`
+	}
+	_, out, _ = refault(t, "diff", "--json", rec, lost)
+	if err := json.Unmarshal([]byte(out), &r); err != nil || len(r.Disks) != 1 || r.Disks[0].Equal || r.Disks[0].Missing != 1 ||
+		r.Disks[0].First.Kind != "missing" || r.Disks[0].First.LBA != 133 || r.Disks[0].First.Golden.Step == 0 || r.Disks[0].First.Faulty != nil {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if status, out, _ := refault(t, "inject", rec, "-o", filepath.Join(dir, "again.rec"), "--fault", "ata:error=dropped,lba=133@step:50000", "--expect", "sdc"); status != statusDone {
+		t.Errorf("--expect sdc: status %d: %s", status, out)
+	}
+}

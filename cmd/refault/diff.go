@@ -23,8 +23,8 @@ var diffVerb = verb{
 	name:    "diff",
 	summary: "tell how a faulty run departs from the golden one",
 	long: `Both recordings are played side by side to the first instruction after which the
-processors differ; their consoles are compared by line, time stamps aside; and the outcome is
-classified: masked, latent, sdc, corrected, recovered, crash or hang.
+processors differ; their consoles are compared by line, time stamps aside, and what they wrote
+to their disks sector by sector; and the outcome is classified: masked, latent, sdc, corrected, recovered, crash or hang.
 Status 0: no difference. Status 1: there is one. With --expect it is the outcome that counts.`,
 	example: "refault diff boot.rec srao.rec\nrefault diff boot.rec srao.rec --expect recovered,corrected",
 	args:    "GOLDEN FAULTY", minArgs: 2, maxArgs: 2,
@@ -139,15 +139,28 @@ func printReport(w io.Writer, r *compare.Report) {
 			fmt.Fprintf(w, "  %s\n", line)
 		}
 	}
-	for _, d := range r.Disks {
-		what := "differs in the end"
-		if d.Equal {
-			what = "equal in the end"
-		}
-		fmt.Fprintf(w, "%-13s %s\n", d.Name, what)
+	for i := range r.Disks {
+		printDisk(w, &r.Disks[i])
 	}
 	fmt.Fprintf(w, "end           step %d, %s; golden step %d, %s\n", r.Faulty.Step, endText(r.Faulty.Reason, r.Faulty.Status), r.Golden.Step, endText(r.Golden.Reason, r.Golden.Status))
 	fmt.Fprintf(w, "outcome       %s: %s\n", r.Outcome, r.Why)
+}
+
+func printDisk(w io.Writer, d *compare.DiskDiff) {
+	fmt.Fprintf(w, "%-13s %s\n", d.Name, d.Summary())
+	if x := d.First; x != nil {
+		fmt.Fprintf(w, "  %s\n  golden      %s\n  faulty      %s\n", x.Summary(), writeText(x.Golden, x.GoldenBytes), writeText(x.Faulty, x.FaultyBytes))
+	}
+	if d.Note != "" {
+		fmt.Fprintf(w, "  %s\n", d.Note)
+	}
+}
+
+func writeText(x *compare.Write, data string) string {
+	if x == nil {
+		return "not written"
+	}
+	return fmt.Sprintf("%s, by a write at step %d of %s from LBA %d on", data, x.Step, compare.Sectors(x.Sectors), x.LBA)
 }
 
 // excerpt is the beginning of the hunks, in at most n lines. Of many lines that are

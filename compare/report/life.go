@@ -35,7 +35,8 @@ const (
 	Delivered What = "delivered" // as an exception that only a fault raises
 	Diverged  What = "diverged"  // the first instruction that made something of it
 	Gone      What = "gone"
-	Said      What = "said" // by the guest
+	Wrote     What = "wrote" // to a disk, other than the golden run
+	Said      What = "said"  // by the guest
 	Ended     What = "ended"
 )
 
@@ -155,6 +156,11 @@ func life(s *Story, w *witness, console []byte) (all []Moment) {
 			text += ", after " + f.Faulty.After
 		}
 		all = append(all, Moment{Step: f.Step, What: Diverged, Text: text})
+	}
+	for i := range d.Disks {
+		if w := d.Disks[i].First; w != nil {
+			all = append(all, Moment{Step: w.Step(), What: Wrote, Text: d.Disks[i].Name + ": " + w.Summary()})
+		}
 	}
 	if at := s.healed(); at != nil {
 		all = append(all, Moment{Step: *at, What: Gone, Text: "nothing differs any more"})

@@ -372,12 +372,5 @@ func manifests(s *Story) (rows []manifestRow) {
 	}
 	row("length", length(s.Diff.Golden), length(s.Diff.Faulty))
 	row("end", EndText(s.Diff.Golden), EndText(s.Diff.Faulty))
-	for _, d := range s.Diff.Disks {
-		same := "as in the golden run"
-		if !d.Equal {
-			same = "another"
-		}
-		rows = append(rows, manifestRow{"content of " + d.Name + " in the end", "", same, !d.Equal})
-	}
 	return rows
 }

@@ -27,6 +27,7 @@ var faults = []struct{ name, spec, outcome string }{
 	{"latent", "mem:addr=0x3f0000,bit=1@step:200000", "latent"},
 	{"sdc", "reg:name=rcx,bit=1@step:200001", ""},
 	{"crash", "reg:name=rsp,bit=40@step:250000", ""},
+	{"torn", "ata:error=torn,lba=133,bytes=101@step:50000", "sdc"},
 	{"many", "mem:addr=0x3f0000,bit=1@step:200000 mem:addr=0x3f0000,bit=1@step:250000", ""},
 }
 
@@ -183,6 +184,15 @@ func TestPages(t *testing.T) {
 					t.Errorf("the page does not say %q", want)
 				}
 			}
+			if d := s.Diff.Disks[0]; d.First != nil {
+				for _, want := range []string{"disk0: " + d.Summary(), d.First.Summary(), d.First.GoldenBytes, d.First.FaultyBytes, grouped(d.First.Golden.Step)} {
+					if !strings.Contains(page, want) {
+						t.Errorf("of the disk the page does not say %q", want)
+					}
+				}
+			} else if c.name == "torn" {
+				t.Error("no first write differs")
+			}
 			for _, spec := range strings.Fields(c.spec) {
 				if !strings.Contains(page, spec) {
 					t.Errorf("the page does not say %q", spec)
@@ -299,7 +309,8 @@ func story(text func() string) *Story {
 			Words: []compare.WordDiff{{Addr: 5, Golden: 1, Faulty: 2, Owner: text()}}, Devices: []string{text(), text()}},
 		Flow:    &compare.Split{Step: 1_000_100, Golden: ex, Faulty: ex, GoldenAt: text(), FaultyAt: text()},
 		Outcome: compare.Crash, Why: "x" + text(), Golden: run, Faulty: run, Output: &compare.OutputDiff{Line: 1, FaultyLine: 1, Golden: text(), Faulty: text()},
-		Disks: []compare.DiskDiff{{Name: text()}},
+		Disks: []compare.DiskDiff{{Name: text(), Missing: 1, Note: text(), First: &compare.WriteDiff{Kind: compare.WriteMissing, LBA: 7, Sectors: 1,
+			Golden: &compare.Write{Step: 1_200_000, LBA: 7, Sectors: 1}, GoldenBytes: text()}}},
 	}
 	h := compare.Hunk{GoldenLine: 1, FaultyLine: 1}
 	for i := range 20 {
@@ -311,7 +322,7 @@ func story(text func() string) *Story {
 	for i := range 30 {
 		s.Curve.Points = append(s.Curve.Points, compare.Point{Step: 1_000_000 + 1<<i, After: 1 << i, Registers: i, Words: i * i * i, Pages: i / 2, Devices: 1, Sectors: i / 9, DeviceNames: []string{text()}})
 	}
-	for _, w := range []What{Planted, Met, Consumed, Delivered, Diverged, Gone, Said, Ended} {
+	for _, w := range []What{Planted, Met, Consumed, Delivered, Diverged, Gone, Wrote, Said, Ended} {
 		s.Life = append(s.Life, Moment{Step: 1_000_000, What: w, Text: text(), More: 1})
 	}
 	manifest := func() *traces.Manifest {

@@ -133,6 +133,9 @@ func (r *Registers) write(reg int, v uint8) {
 type Drive struct {
 	// Starting, if set, is called before a command that moves data starts, when nothing has changed yet.
 	Starting func(ops Ops, lba, count uint64)
+	// Wrote, if set, is called after sectors from lba on have reached the medium, which may be others, and
+	// have another content, than the guest meant. It must not keep b.
+	Wrote func(lba uint64, b []byte)
 
 	ch     *channel
 	unit   int

@@ -407,6 +407,9 @@ func (d *Drive) writeSectors(b []byte, lba uint64) error {
 	if err := d.disk.WriteSectors(b, lba); err != nil {
 		return err
 	}
+	if d.Wrote != nil {
+		d.Wrote(lba, b)
+	}
 	end := lba + uint64(len(b)/disk.SectorSize)
 	if !slices.ContainsFunc(d.faults, func(f Fault) bool { return f.UntilRewritten && f.LBA < end && lba < f.LBA+f.Count }) {
 		return nil

@@ -268,4 +268,6 @@ const (
 	ccBE = 6
 	ccA  = 7
 	ccS  = 8
+
+	ccAlways = 0xff // no condition
 )

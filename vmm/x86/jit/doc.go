@@ -10,6 +10,7 @@
 //	translate.go   the translator of a block: flags, operands, memory, links, the common code
 //	ops_*.go       the translation of the integer, system, vector and x87 instructions
 //	window.go      looking several accesses up at once
+//	loop.go        the second body of a loop, which looks nothing up
 //	asm.go         the assembler
 //	code_unsafe.go where generated code lies, and the offsets that it uses
 //	enter_*.s      the way in
@@ -61,7 +62,8 @@
 // needs to hear of, so a hit has no more to do. In all other cases the block is left
 // before the instruction has changed anything, the interpreter executes it, with all
 // that may come of it, and the block is resumed behind it if the world is still what
-// it was. A window (window.go) looks several accesses up at once.
+// it was. A window (window.go) looks several accesses up at once, and a loop through
+// memory looks each page up once (loop.go).
 //
 // # What about modes and privilege?
 //
@@ -95,7 +97,9 @@
 // those cost more where the address of a load has to be translated first), but windows
 // need the longer blocks. What brought most, in this order: a TLB that forgets ranges
 // and not everything when tables change, links between the kernel's pages, system calls
-// and STI without an exit, string instructions on the host.
+// and STI without an exit, string instructions on the host. The second body of loops
+// (loop.go) made a product of matrices three times faster: 24 of the 45 instructions of an
+// iteration were lookups. Two copies of a short one are better than one or four.
 package jit
 
 import "errors"

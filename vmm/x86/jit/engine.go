@@ -49,6 +49,7 @@ type scratch struct {
 	sysOK          uint32 // SYSCALL and SYSRET raise nothing, and nobody wants to see them
 	quiet          uint32 // no interrupt waits for IF
 	windows        [16]uint64
+	cut            uint64 // from the budget, by the second body of a loop
 	generation     uint32 // of links between pages of the upper half: another whenever such a page may lie elsewhere
 }
 
@@ -64,7 +65,8 @@ const (
 	sSysOK      = sTSC + 8
 	sQuiet      = sSysOK + 4
 	sWindows    = sQuiet + 4
-	sGeneration = sWindows + 16*8
+	sCut        = sWindows + 16*8
+	sGeneration = sCut + 8
 )
 
 type exitKind uint8

@@ -103,7 +103,7 @@ func (t *translator) emit() bool {
 	case x86.OpJCC, x86.OpJMP, x86.OpCALL, x86.OpRET, x86.OpJCXZ, x86.OpLOOP:
 		return t.branch()
 	}
-	return t.emitSystem() || t.emitVector() || t.emitX87()
+	return t.loop == nil && t.emitSystem() || t.emitVector() || t.emitX87()
 }
 
 // repeat emits REP MOVS and REP STOS for runs that lie in one page, go upwards and fit
@@ -1212,6 +1212,10 @@ func (t *translator) branch() bool {
 		if in.side {
 			return t.sideExit()
 		}
+		if t.loop != nil {
+			t.loopBranch()
+			return true
+		}
 		t.compute()
 		cc := in.Opcode & 15
 		exact := t.fl.host && classExact[t.fl.class]&condFlags[cc>>1&7] == condFlags[cc>>1&7]
@@ -1228,7 +1232,11 @@ func (t *translator) branch() bool {
 			t.saveFlags()
 			cc = t.cond(cc)
 		}
-		t.linkBy(target, func(l *label) { a.jcc(cc, l) })
+		if target == t.b.rip && t.loopOf() {
+			t.branchBack(cc)
+		} else {
+			t.linkBy(target, func(l *label) { a.jcc(cc, l) })
+		}
 		t.link(t.next)
 		return true
 	case x86.OpJCXZ:
@@ -1260,9 +1268,17 @@ func (t *translator) branch() bool {
 		a.extm(ins{op: 0xff, size: 4}, 4, j)
 		return true
 	case x86.OpJMP:
+		if direct && t.loop != nil {
+			t.loopBranch()
+			return true
+		}
 		if direct {
 			t.saveFlags()
-			t.link(target)
+			if target == t.b.rip && t.loopOf() {
+				t.branchBack(ccAlways)
+			} else {
+				t.link(target)
+			}
 			return true
 		}
 		t.saveFlags()

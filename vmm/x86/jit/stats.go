@@ -4,6 +4,7 @@ package jit
 // running, so it costs nothing that could be measured, and is always on.
 type Stats struct {
 	Blocks, Insts, CodeBytes uint64 // translated
+	Loops                    uint64 // blocks with a second body
 	Flushes                  uint64 // times that all code was dropped
 	Dropped                  uint64 // blocks whose page was written
 

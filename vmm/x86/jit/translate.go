@@ -115,6 +115,9 @@ type translator struct {
 	call        bool // it is one always
 	sse         bool // the vector registers are loaded
 	x87         bool // the x87 unit is loaded
+
+	plan loop
+	loop *loop // the plan, while it is carried out
 }
 
 // endsBlock are operations that end a block although the opcode table does not say so.
@@ -238,28 +241,7 @@ func (t *translator) emitBlock() {
 	})
 	t.fl, t.kept = flagState{mem: true}, keptNone
 	for t.i = range t.insts {
-		t.in = &t.insts[t.i]
-		t.next = t.b.rip + uint64(t.in.pos) + uint64(t.in.Len)
-		t.slow, t.call, t.lost = nil, false, false
-		t.forgetAfter = false
-		t.keepFlags()
-		if t.keeps = keepsR10(t.in); !t.keeps {
-			t.kept = keptNone
-		}
-		if !t.emit() {
-			t.leaveToInterpreter()
-			t.kept = keptNone
-		}
-		if !t.keeps {
-			t.kept = keptNone
-		}
-		if t.forgetAfter {
-			t.fl.again = false
-		}
-		t.moveWindows()
-		if t.slow != nil {
-			t.finishSlow()
-		}
+		t.instruction()
 	}
 	if last := &t.insts[t.b.n-1]; last.attr&x86.EndBlock == 0 && !endsBlock(last.Op) {
 		t.saveFlags()
@@ -270,9 +252,47 @@ func (t *translator) emitBlock() {
 	}
 }
 
+// instruction translates instruction i of the block.
+func (t *translator) instruction() {
+	t.in = &t.insts[t.i]
+	t.next = t.b.rip + uint64(t.in.pos) + uint64(t.in.Len)
+	t.slow, t.call, t.lost = nil, false, false
+	t.forgetAfter = false
+	t.keepFlags()
+	if t.keeps = keepsR10(t.in); !t.keeps {
+		t.kept = keptNone
+	}
+	if !t.emit() {
+		t.leaveToInterpreter()
+		t.kept = keptNone
+	}
+	if !t.keeps {
+		t.kept = keptNone
+	}
+	if t.forgetAfter {
+		t.fl.again = false
+	}
+	t.moveWindows()
+	if t.slow != nil && t.loop == nil {
+		t.finishSlow()
+	}
+}
+
+// rest is how many instructions the block's account has behind the one in work.
+func (t *translator) rest() int32 {
+	rest := len(t.insts) - t.i - 1
+	if l := t.loop; l != nil {
+		rest += (l.copies - l.copy - 1) * len(t.insts)
+	}
+	return int32(rest)
+}
+
 // slowExit returns the label of the exit that leaves the instruction to the
 // interpreter, and makes the guest's flags valid in memory for it.
 func (t *translator) slowExit() *label {
+	if t.loop != nil {
+		t.loop.refused = true
+	}
 	if !t.fl.mem && t.fl.again {
 		t.lost, t.exitRe = true, t.re
 	} else {
@@ -370,12 +390,16 @@ func (t *translator) sideExit() bool {
 	cc := t.cond(in.Opcode & 15)
 	way := newLabel()
 	t.a.jcc(cc, way)
-	fl, re, rest := t.fl, t.re, int32(int(t.b.n)-t.i-1)
+	fl, re, rest, l := t.fl, t.re, t.rest(), t.loop
 	t.cold = append(t.cold, func() {
 		t.a.bind(way)
 		t.fl, t.re, t.mode = fl, re, t.b.mode
 		t.saveFlags()
-		t.a.aluImm(0, 8, hBudget, rest)
+		if l != nil {
+			t.leaveLoop(l, rest)
+		} else {
+			t.a.aluImm(0, 8, hBudget, rest)
+		}
 		t.link(target)
 	})
 	return true
@@ -808,6 +832,9 @@ const tlbIndexMask = (x86.TLBEntries - 1) << 5
 // through the TLB, and returns the operand of the host. It uses RAX, R10 and R11,
 // of which the operand needs R10 and R11, and the flags. ok is false where it cannot.
 func (t *translator) guest(in *guestInst, size int, write bool, align bool) (m memop, ok bool) {
+	if t.loop != nil {
+		return t.loopOperand(in)
+	}
 	if va, ok := t.constant(in); ok {
 		return t.guestConst(va, size, write, align)
 	}

@@ -97,7 +97,7 @@ func (t *translator) widen(w *window, g uint8) bool {
 			found = found || j > t.i
 			return true
 		}
-		if size, write, ok := access(in); ok && in.Base == g && in.Index == x86.RegZero && in.Seg == x86.SegFlat && in.AddrSize == 8 &&
+		if size, write, ok := access(in); ok && in.attr&x86.Align16 == 0 && in.Base == g && in.Index == x86.RegZero && in.Seg == x86.SegFlat && in.AddrSize == 8 &&
 			fits32(in.Disp) && int64(in.Disp) > math.MinInt32/2 && int64(in.Disp) < math.MaxInt32/2 {
 			if !add(int32(in.Disp), size, write) {
 				break
@@ -225,7 +225,7 @@ func access(in *guestInst) (size int, write, ok bool) {
 	case x86.OpPUSH, x86.OpCALL, x86.OpJMP:
 		return 8, false, size == 8
 	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh, x86.OpMOVQ, x86.OpVector, x86.OpVectorFP:
-		if in.attr&x86.Align16 != 0 || in.attr&x86.IsMMX != 0 {
+		if in.attr&x86.IsMMX != 0 {
 			return 0, false, false
 		}
 		write := ops[0].Kind == 'W' || ops[0].Kind == 'M'

@@ -1,0 +1,514 @@
+//go:build linux && amd64
+
+package jit
+
+import (
+	"math"
+
+	"refault/vmm/mem"
+	"refault/vmm/x86"
+)
+
+// Loops. A block that ends with a branch to its own beginning, and whose addresses move by
+// constants, mostly goes through memory page by page: the array sum, the copy, the row
+// times a column. For those the block has a second body, which looks nothing up. Before
+// it, each stream of accesses looks up the page that it is in, and the iterations are
+// counted for which all streams stay in theirs; the budget is cut to those, so that what
+// ends a turn for want of budget also ends it at a page's end. What is cut off waits in
+// the scratch area (cut), and returns to the budget wherever the second body is left.
+//
+// The first iteration is always the block's own. So the second body begins with the flags
+// of the branch, from the very registers that its own end leaves: neither stores them.
+//
+// Nothing in the second body needs the interpreter: an instruction that asks for an exit
+// refuses the loop. So nothing changes a translation while it runs. It holds the
+// addends of its streams in host registers whose guests the loop does not use; they wait at home.
+
+const (
+	maxStreams = 6
+	// maxStride is the longest stride in bytes: with a longer one, few iterations fit a page.
+	maxStride = 256
+	// copies of a short body follow each other, so that one subtraction from the budget does for all.
+	copiesMax    = 2
+	copiesInsts  = 32
+	unlimited    = 1 << 20 // iterations, where no stream moves
+	strideShift  = 24      // of the reciprocal of a stride: exact for what fits a page
+	borrowedMax  = len(borrowable)
+	noStream     = -1
+	notEveryTime = math.MaxInt32 // a register that changes in other ways than by a constant an iteration
+)
+
+// borrowable lists the registers of the guest whose host registers a loop may use. The others
+// are operands of instructions that do not name them.
+var borrowable = [...]uint8{x86.RBX, x86.RBP, x86.RSI, x86.RDI, x86.R8, x86.R9, x86.R12, x86.RSP}
+
+// stream is a run of accesses with the same registers: at most a page in one iteration.
+type stream struct {
+	base, index, scale uint8
+	va                 uint64 // where both are x86.RegZero: the address of the first access
+	lo, hi             int32  // in bytes, from the address that the registers give at the beginning of an iteration
+	write, align       bool
+	fixed              bool // no register of it changes
+	baseFixed          bool
+	stride             int32
+	addend             int // host register
+}
+
+// loop is the second body of a block in the making.
+type loop struct {
+	streams [maxStreams]stream
+	n       int            // streams
+	of      [maxInsts]int8 // instruction's stream, or noStream
+	step    [16]int32      // of the registers an iteration, or notEveryTime
+	written uint16
+	inUse   uint16            // registers that the loop names
+	guests  [maxStreams]uint8 // whose host registers are borrowed
+	copies  int
+	copy    int  // in work
+	carry   bool // from one iteration to the next, the flags are what re makes
+	re      again
+	top     *label
+	refused bool
+}
+
+// loopOf plans the second body of a block that branches to its own beginning. It reports whether there may be one.
+func (t *translator) loopOf() bool {
+	if t.b.cross || t.b.plain {
+		return false
+	}
+	l := &t.plan
+	*l = loop{}
+	for i := range t.insts {
+		in := &t.insts[i]
+		if !l.notes(in) {
+			return false
+		}
+		written := regsWritten(in)
+		l.written |= written
+		d, constant := constantStep(in)
+		for g := range l.step {
+			switch {
+			case written&(1<<g) == 0 || l.step[g] == notEveryTime:
+			case constant:
+				l.step[g] += d
+			default:
+				l.step[g] = notEveryTime
+			}
+		}
+	}
+	var moved [16]int32 // since the iteration began
+	for i := range t.insts {
+		in := &t.insts[i]
+		l.of[i] = noStream
+		if in.IsMem && in.Op != x86.OpLEA && in.Op != x86.OpNOP && !l.add(t.b, in, i, &moved) {
+			return false
+		}
+		if d, ok := constantStep(in); ok {
+			moved[in.RM&15] += d
+		}
+	}
+	free := 0
+	for i := range l.streams[:l.n] {
+		s := &l.streams[i]
+		if s.stride < -maxStride || s.stride > maxStride || s.align && s.stride%16 != 0 || s.hi-s.lo > windowSpan {
+			return false
+		}
+		for free < borrowedMax && l.inUse&(1<<borrowable[free]) != 0 {
+			free++
+		}
+		if free == borrowedMax {
+			return false
+		}
+		l.guests[i] = borrowable[free]
+		s.addend = hostOf[borrowable[free]]
+		free++
+	}
+	l.copies = max(1, min(copiesMax, copiesInsts/len(t.insts)))
+	return true
+}
+
+// notes notes the registers that an instruction names. It reports false where one is used without a name.
+func (l *loop) notes(in *guestInst) bool {
+	switch in.Op {
+	case x86.OpCMPXCHG16B, x86.OpVectorString:
+		return false
+	}
+	use := func(g uint8) {
+		if g&x86.HighByte != 0 {
+			g &= 3
+		}
+		if g < 16 {
+			l.inUse |= 1 << g
+		}
+	}
+	if in.IsMem || in.Op == x86.OpLEA {
+		use(in.Base)
+		use(in.Index)
+	}
+	for _, o := range x86.FormOperands(in.Form) {
+		switch o.Kind {
+		case 'G', 'Z':
+			use(in.Reg)
+		case 'E':
+			if !in.IsMem {
+				use(in.RM)
+			}
+		}
+	}
+	return true
+}
+
+// constantStep returns what an instruction adds to the register in its r/m operand, where it is a constant.
+func constantStep(in *guestInst) (d int32, ok bool) {
+	if in.OpSize != 8 || in.IsMem {
+		return 0, false
+	}
+	switch in.Op {
+	case x86.OpINC:
+		return 1, true
+	case x86.OpDEC:
+		return -1, true
+	case x86.OpADD, x86.OpSUB:
+		ops := x86.FormOperands(in.Form)
+		if ops[0].Kind != 'E' || ops[1].Kind != 'I' || int64(in.Imm) < -maxStride || int64(in.Imm) > maxStride {
+			return 0, false
+		}
+		if in.Op == x86.OpSUB {
+			return -int32(in.Imm), true
+		}
+		return int32(in.Imm), true
+	}
+	return 0, false
+}
+
+// add notes the access of instruction i, behind which its registers have moved.
+func (l *loop) add(b *block, in *guestInst, i int, moved *[16]int32) bool {
+	size, write, ok := access(in)
+	if !ok || in.Seg != x86.SegFlat || !simpleAddress(in) || int64(in.Disp) < math.MinInt32/2 || int64(in.Disp) > math.MaxInt32/2 {
+		return false
+	}
+	want := stream{base: in.Base, index: in.Index, scale: in.Scale & 3, fixed: true, baseFixed: true}
+	at := int32(in.Disp)
+	switch {
+	case in.Base == x86.RIP:
+		want.base = x86.RegZero
+		want.va = b.rip + uint64(in.pos) + uint64(in.Len) + in.Disp
+		at = 0
+	case in.Base == x86.RegZero && in.Index == x86.RegZero:
+		want.va = in.Disp
+		at = 0
+	}
+	if want.index == x86.RegZero {
+		want.scale = 0
+	}
+	for _, r := range [...]struct {
+		g     uint8
+		scale uint8
+	}{{want.base, 0}, {want.index, want.scale}} {
+		if r.g == x86.RegZero {
+			continue
+		}
+		d := l.step[r.g]
+		if d == notEveryTime {
+			return false
+		}
+		want.stride += d << r.scale
+		at += moved[r.g] << r.scale
+	}
+	if want.base != x86.RegZero && l.written&(1<<want.base) != 0 {
+		want.fixed, want.baseFixed = false, false
+		if want.index != x86.RegZero && l.written&(1<<want.index) != 0 || !mapped(want.base) {
+			return false
+		}
+	}
+	if want.index != x86.RegZero && l.written&(1<<want.index) != 0 {
+		want.fixed = false
+		if !mapped(want.index) {
+			return false
+		}
+	}
+	align := in.attr&x86.Align16 != 0
+	for k := range l.streams[:l.n] {
+		s := &l.streams[k]
+		at := at
+		if want.base == x86.RegZero && want.index == x86.RegZero {
+			if d := want.va - s.va; int64(d) > -windowSpan && int64(d) < windowSpan {
+				at = int32(d)
+			} else {
+				continue
+			}
+		}
+		if s.base != want.base || s.index != want.index || s.scale != want.scale {
+			continue
+		}
+		lo, hi := min(s.lo, at), max(s.hi, at+int32(size))
+		if hi-lo > windowSpan || (align || s.align) && (at-s.lo)%16 != 0 {
+			continue
+		}
+		s.lo, s.hi, s.write, s.align = lo, hi, s.write || write, s.align || align
+		l.of[i] = int8(k)
+		return true
+	}
+	if l.n == maxStreams {
+		return false
+	}
+	want.lo, want.hi, want.write, want.align = at, at+int32(size), write, align
+	l.streams[l.n] = want
+	l.of[i] = int8(l.n)
+	l.n++
+	return true
+}
+
+// loopOperand returns the host's operand for the access of the instruction in work.
+func (t *translator) loopOperand(in *guestInst) (m memop, ok bool) {
+	k := t.loop.of[t.i]
+	if k == noStream {
+		return m, false
+	}
+	s := &t.loop.streams[k]
+	switch {
+	case s.constant():
+		va := in.Disp
+		if in.Base == x86.RIP {
+			va += t.next
+		}
+		return at(s.addend, int32(va-s.va)), true
+	case s.fixed:
+		return at(s.addend, int32(in.Disp)), true
+	case !s.baseFixed:
+		return memop{base: hostOf[s.base], index: s.addend, disp: int32(in.Disp)}, true
+	}
+	return memop{base: s.addend, index: hostOf[s.index], scale: s.scale, disp: int32(in.Disp)}, true
+}
+
+func (s *stream) constant() bool { return s.base == x86.RegZero && s.index == x86.RegZero }
+
+// branchBack emits the branch to the block's own beginning, taken on condition cc of the host
+// or always, and the second body. Preconditions: the flags are saved, loopOf said yes.
+func (t *translator) branchBack(cc byte) {
+	a := &t.a
+	again := newLabel()
+	if cc == ccAlways {
+		a.jmp(again)
+	} else {
+		a.jcc(cc, again)
+	}
+	flags, re, sse, x87 := t.fl.again, t.re, t.sse, t.x87
+	t.cold = append(t.cold, func() {
+		start, exits, cold := len(a.b), len(t.e.exits), len(t.cold)
+		// What goes from one iteration to the next are best the flags that can be had again.
+		for _, carry := range [...]bool{true, false} {
+			if carry && !flags {
+				continue
+			}
+			t.loop = &t.plan
+			t.re, t.sse, t.x87, t.windows, t.kept = re, sse, x87, [16]window{}, keptNone
+			t.loop.refused = false
+			t.secondBody(carry)
+			refused := t.loop.refused
+			t.loop = nil
+			again.at = start
+			if !refused {
+				t.e.Stats.Loops++
+				break
+			}
+			a.b, t.e.exits, t.cold = a.b[:start], t.e.exits[:exits], t.cold[:cold]
+			again.at = 0 // the block's own entry
+		}
+		for _, r := range again.refs {
+			a.fix(r, again.at)
+		}
+	})
+}
+
+// secondBody emits what comes before the second body, itself, and the ways out. carry says
+// that from one iteration to the next the flags are not in memory but are what t.re makes.
+func (t *translator) secondBody(carry bool) {
+	a, l := &t.a, t.loop
+	insts := len(t.insts)
+	turn := int32(l.copies * insts)
+	bail, over, entry := newLabel(), newLabel(), &label{at: 0}
+	for _, g := range l.guests[:l.n] {
+		a.store(home(g), hostOf[g])
+	}
+	before := &label{at: len(a.b)}
+	a.aluImm(7, 8, hBudget, turn)
+	a.jcc(ccB, bail)
+	a.movConst(hR10, unlimited-1) // one less than the iterations that all streams allow
+	for i := range l.streams[:l.n] {
+		t.lookStream(&l.streams[i], bail)
+	}
+	if l.copies > 1 {
+		a.aluImm(7, 4, hR10, int32(l.copies-1))
+		a.jcc(ccB, bail)
+	}
+	a.aluImm(0, 4, hR10, 1)
+	a.rr(ins{op: 0x69, size: 4}, hR10, hR10) // imul
+	a.imm32(int32(insts))
+	a.mov(hRAX, hBudget)
+	a.rr(ins{op: 0x33, size: 4}, hR11, hR11)
+	a.rr(ins{op: 0x2b, size: 8}, hRAX, hR10)
+	a.rr(ins{op: 0x0f40 | ccB, size: 8}, hRAX, hR11) // cmovb
+	a.store(t.e.scratchAt(sCut), hRAX)
+	a.rr(ins{op: 0x2b, size: 8}, hBudget, hRAX)
+
+	top := &label{at: len(a.b)}
+	a.aluImm(5, 8, hBudget, turn)
+	a.jcc(ccB, over)
+	l.top, l.carry, l.re = top, carry, t.re
+	t.fl = flagState{again: carry, mem: !carry}
+	first, re := t.fl, t.re
+	for l.copy = range l.copies {
+		t.kept = keptNone
+		for t.i = range t.insts {
+			if t.instruction(); l.refused {
+				return
+			}
+		}
+	}
+	t.cold = append(t.cold, func() {
+		a.bind(over)
+		t.fl, t.re = first, re
+		t.saveFlags()
+		t.leaveLoop(l, turn)
+		for _, g := range l.guests[:l.n] {
+			a.store(home(g), hostOf[g])
+		}
+		a.jmp(before)
+		a.bind(bail)
+		for _, g := range l.guests[:l.n] {
+			a.load(hostOf[g], home(g))
+		}
+		a.jmp(entry)
+	})
+}
+
+// leaveLoop gives back to the budget what a turn did not use, and the host registers to their guests.
+func (t *translator) leaveLoop(l *loop, rest int32) {
+	a := &t.a
+	if rest != 0 {
+		a.aluImm(0, 8, hBudget, rest)
+	}
+	a.rm(ins{op: 0x03, size: 8}, hBudget, t.e.scratchAt(sCut))
+	for _, g := range l.guests[:l.n] {
+		a.load(hostOf[g], home(g))
+	}
+}
+
+// loopBranch emits the branch at the end of each copy of the second body.
+func (t *translator) loopBranch() {
+	a, l := &t.a, t.loop
+	last := l.copy == l.copies-1
+	if t.in.Op == x86.OpJMP {
+		if last {
+			t.carryFlags()
+			a.jmp(l.top)
+		}
+		return
+	}
+	if last {
+		t.carryFlags()
+	}
+	cc := t.cond(t.in.Opcode & 15)
+	if last {
+		a.jcc(cc, l.top)
+	}
+	out := newLabel()
+	if !last {
+		a.jcc(cc^1, out)
+	}
+	fl, re, next, rest := t.fl, t.re, t.next, t.rest()
+	exit := func() {
+		t.fl, t.re = fl, re
+		t.saveFlags()
+		t.leaveLoop(l, rest)
+		t.link(next)
+	}
+	if last {
+		exit()
+		return
+	}
+	t.cold = append(t.cold, func() {
+		a.bind(out)
+		exit()
+	})
+}
+
+// carryFlags makes the flags what the beginning of an iteration expects, or refuses.
+func (t *translator) carryFlags() {
+	l := t.loop
+	if !l.carry {
+		t.saveFlags()
+	} else if !t.fl.again || t.re != l.re {
+		l.refused = true
+	}
+}
+
+// lookStream looks the page of a stream up, makes the stream's addend, and lowers R10 to one less
+// than the number of iterations that stay in the page.
+func (t *translator) lookStream(s *stream, bail *label) {
+	a := &t.a
+	from := func(g uint8, tmp int) int {
+		if !mapped(g) {
+			a.load(tmp, home(g))
+			return tmp
+		}
+		return hostOf[g]
+	}
+	if s.constant() {
+		a.movConst(hRAX, s.va+uint64(int64(s.lo)))
+	} else {
+		m := memop{base: hNone, index: hNone, scale: s.scale, disp: s.lo}
+		if s.base != x86.RegZero {
+			m.base = from(s.base, hRAX)
+		}
+		if s.index != x86.RegZero {
+			m.index = from(s.index, hR11)
+		}
+		a.lea(hRAX, m)
+	}
+	if s.align {
+		a.bytes(0xa8, 15) // test al, 15
+		a.jcc(ccNE, bail)
+	}
+	a.mov(s.addend, hRAX)
+	a.mov32(hR11, hRAX)
+	a.bytes(0x41, 0xc1, 0xeb, 7) // shr r11d, 7
+	a.aluImm(4, 4, hR11, tlbIndexMask)
+	a.bytes(0x48, 0x25) // and rax, -4096
+	a.imm32(-mem.PageSize)
+	a.rm(ins{op: 0x3b, size: 8}, hRAX, memop{base: hRSP, index: hR11, disp: t.view + tagDisp(s.write)})
+	a.jcc(ccNE, bail)
+	most := mem.PageSize - (s.hi - s.lo)
+	a.mov32(hRAX, s.addend)
+	a.bytes(0x25) // and eax, 4095
+	a.imm32(mem.PageSize - 1)
+	a.bytes(0x3d) // cmp eax, …
+	a.imm32(most)
+	a.jcc(ccA, bail)
+	if s.stride != 0 {
+		stride := s.stride
+		if stride > 0 {
+			a.bytes(0xf7, 0xd8) // neg eax
+			a.aluImm(0, 4, hRAX, most)
+		} else {
+			stride = -stride
+		}
+		a.rr(ins{op: 0x69, size: 8}, hRAX, hRAX) // imul
+		a.imm32((1<<strideShift + stride - 1) / stride)
+		a.bytes(0x48, 0xc1, 0xe8, strideShift) // shr rax, …
+		a.rr(ins{op: 0x3b, size: 8}, hRAX, hR10)
+		a.rr(ins{op: 0x0f40 | ccB, size: 8}, hR10, hRAX) // cmovb
+	}
+	a.load(hR11, memop{base: hRSP, index: hR11, disp: t.view + 16})
+	switch {
+	case s.fixed:
+		a.lea(s.addend, memop{base: s.addend, index: hR11, disp: -s.lo})
+	case !s.baseFixed && s.index != x86.RegZero:
+		a.lea(s.addend, memop{base: hR11, index: from(s.index, s.addend), scale: s.scale})
+	case s.baseFixed && s.base != x86.RegZero:
+		a.lea(s.addend, memop{base: from(s.base, s.addend), index: hR11})
+	default:
+		a.mov(s.addend, hR11)
+	}
+}

@@ -1,0 +1,148 @@
+//go:build linux && amd64
+
+package jit
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"testing"
+
+	"refault/vmm/x86"
+)
+
+// loopRegs are what the addresses of a random loop are made of.
+var loopRegs = [...]uint8{x86.RBX, x86.RSI, x86.RDI, x86.R8, x86.R9, x86.R10, x86.R13}
+
+// generateLoop makes a program that is a loop through memory, with what can happen there: ends of
+// pages, pages that may not be written or are not there, code, devices, ways out in the middle.
+func generateLoop(seed uint64, forms []uint16) *program {
+	g := gen{rand.New(rand.NewPCG(seed, 23))}
+	p := generate(seed, forms)
+	p.code = nil
+	p.flags &^= x86.FlagTF
+	protected := uint16(1<<x86.RCX | 1<<x86.RSP)
+	for _, r := range loopRegs {
+		protected |= 1 << r
+		p.regs[r] = dataAt + uint64(g.IntN(0x2800))&^g.pick(0, 3, 7, 15, 15)
+	}
+	p.regs[x86.RDX] = uint64(g.IntN(64))
+	p.regs[x86.RCX] = uint64(1 + g.IntN(400))
+	switch g.IntN(10) {
+	case 0:
+		p.regs[x86.RDI] = aliasAt
+	case 1:
+		p.regs[x86.RDI] = codeAt + 0x1000 - uint64(g.IntN(0x100))
+	case 2:
+		p.regs[x86.RSI] = deviceAt
+	case 3:
+		p.regs[x86.RCX] = 1 << 63
+	}
+	wild := g.IntN(5) == 0 // registers of addresses may change in any way
+	for range 1 + g.IntN(6) {
+		for {
+			b := g.instruction(forms)
+			var in x86.Inst
+			x86.Decode(b, 8, &in)
+			gi := guestInst{Inst: in, attr: x86.Forms()[in.Form].Attr}
+			if gi.attr&x86.EndBlock != 0 && in.Op != x86.OpJCC || endsBlock(in.Op) {
+				continue
+			}
+			if in.Op == x86.OpJCC {
+				if g.IntN(4) == 0 { // a way out, never back into the loop
+					p.code = append(p.code, 0x0f, 0x80|byte(g.IntN(16)))
+					p.code = binary.LittleEndian.AppendUint32(p.code, 300)
+				}
+				continue
+			}
+			if in.IsMem && in.Op != x86.OpLEA && !affine(&in) || !wild && regsWritten(&gi)&protected != 0 && g.IntN(20) != 0 {
+				continue
+			}
+			p.code = append(p.code, b...)
+			break
+		}
+		if g.IntN(2) == 0 {
+			r := loopRegs[g.IntN(len(loopRegs))]
+			if g.IntN(4) == 0 {
+				r = x86.RDX
+			}
+			step := byte(g.pick(1, 2, 4, 8, 8, 16, 16, 24, 0xff, 0xf8, 0xf0, 0x70, 0))
+			p.code = append(p.code, 0x48|r>>3, 0x83, 0xc0|byte(g.IntN(2)*5<<3)|r&7, step) // add or sub
+		}
+	}
+	var back byte
+	switch g.IntN(4) {
+	case 0:
+		p.code = append(p.code, 0x48, 0xff, 0xc9) // dec rcx
+		back = byte(g.pick(0x85, 0x8f))
+	case 1:
+		p.code = append(p.code, 0x48, 0x83, 0xe9, 1) // sub rcx, 1
+		back = byte(g.pick(0x85, 0x83, 0x8d))
+	case 2:
+		p.code = append(p.code, 0x48, 0x81, 0xf8|loopRegs[1]) // cmp rsi, …
+		p.code = binary.LittleEndian.AppendUint32(p.code, uint32(p.regs[x86.RSI]+g.pick(64, 800, 0x1000, 1<<64-256)))
+		back = byte(g.pick(0x85, 0x82, 0x87))
+	default:
+		p.code = append(p.code, 0x48, 0xff, 0xc9, 0x0f, 0x84) // dec rcx; jz out
+		p.code = append(binary.LittleEndian.AppendUint32(p.code, 100), 0xe9)
+		p.code = binary.LittleEndian.AppendUint32(p.code, uint32(-len(p.code)-4))
+	}
+	if back != 0 {
+		p.code = append(p.code, 0x0f, back)
+		p.code = binary.LittleEndian.AppendUint32(p.code, uint32(-len(p.code)-4))
+	}
+	for range 600 {
+		p.code = append(p.code, 0xf4)
+	}
+	return p
+}
+
+// affine reports whether a memory operand is one of those that a loop can follow.
+func affine(in *x86.Inst) bool {
+	if in.Seg != x86.SegFlat || in.AddrSize != 8 {
+		return false
+	}
+	good := func(g uint8) bool {
+		for _, r := range loopRegs {
+			if r == g {
+				return true
+			}
+		}
+		return g == x86.RIP
+	}
+	return good(in.Base) && (in.Index == x86.RegZero || in.Index == x86.RDX)
+}
+
+// TestRandomLoops runs random loops on both engines.
+func TestRandomLoops(t *testing.T) {
+	forms := testForms()
+	a, b := newRig(t, false), newRig(t, true)
+	const limit = 3000
+	failed := 0
+	for i := range *lockCases {
+		seed := *lockSeed + uint64(i)
+		p := generateLoop(seed, forms)
+		chunk := rand.New(rand.NewPCG(seed, 3))
+		a.prepare(p)
+		b.prepare(p)
+		most := []int{40, 500, limit}[chunk.IntN(3)]
+		for n := uint64(0); n < limit && a.c.Activity == x86.Active; {
+			k := 1 + uint64(chunk.IntN(most))
+			a.run(k)
+			b.run(k)
+			n += k
+			if d := difference(a, b); d != "" {
+				t.Errorf("seed %d (user %v): within %d steps\n%s%s%s", seed, p.user, n, d, p.firstDifference(t, n), p.list())
+				if failed++; failed == 3 {
+					t.FailNow()
+				}
+				break
+			}
+		}
+		b.c.Step = a.c.Step
+	}
+	s := &b.jit.Stats
+	t.Logf("%d steps, %d blocks, of which %d have a second body; %d exits to the interpreter", a.c.Step, s.Blocks, s.Loops, s.Slow)
+	if s.Loops < uint64(*lockCases)/10 {
+		t.Errorf("%d of %d loops have a second body", s.Loops, *lockCases)
+	}
+}

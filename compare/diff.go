@@ -18,6 +18,10 @@ type Report struct {
 	// First is the first divergent instruction: the first after which anything differs
 	// beyond what the faults changed by themselves. It is nil where there is none.
 	First *Divergence `json:"first_divergence,omitempty"`
+	// SureTo is the step up to which every instruction has been accounted for: a difference that appeared before
+	// it would be First, however soon it was gone. Beyond it the runs were compared at the ends of chunks of steps, and one
+	// that came and went within a chunk would not have been seen.
+	SureTo uint64 `json:"sure_to_step"`
 	// Healed is the step at which nothing differed any more, where there was one.
 	Healed *uint64 `json:"healed_at_step,omitempty"`
 	// Flow is where the runs first executed different instructions at one step, Privilege
@@ -208,10 +212,13 @@ type differ struct {
 	*pair
 	opt Options
 	r   *Report
+	// coarseTo is the step up to which what touches memory is not looked for any more: there was too much.
+	coarseTo uint64
 }
 
 // run finds the first divergence after the first of the faults, and what comes of it.
 func (d *differ) run(steps []uint64) error {
+	d.r.SureTo = steps[0]
 	for i, at := range steps {
 		to := d.end
 		if i+1 < len(steps) {
@@ -237,22 +244,56 @@ func (d *differ) run(steps []uint64) error {
 	return nil
 }
 
+// Steps after a fault that are looked at one by one, where it is not enough to look at what touches memory.
+const (
+	closeAll = 1 << 14 // registers and memory
+	closeCPU = 1 << 18 // registers
+)
+
 // diverge runs both to the first divergent instruction, and at most to step to.
 func (d *differ) diverge(to uint64) (bool, error) {
-	q := question{now: d.beyond, quickly: d.beyondCPU}
-	if found, err := d.first(min(to, d.step()+closely), true, q); found || err != nil {
-		return found, err
-	}
+	start := d.step()
 	for d.step() < to && !d.identical() {
+		if sure := d.r.SureTo == d.step(); d.ownMemory() && d.step() >= d.coarseTo {
+			found, all, err := d.byTouch(to)
+			if sure {
+				d.r.SureTo = d.step()
+			}
+			if found || err != nil {
+				return found, err
+			}
+			if !all {
+				d.coarseTo = to
+			}
+			continue
+		}
+		if done := d.step() - start; done < closeCPU {
+			q, next := question{now: d.beyond, quickly: d.beyondCPU}, start+closeCPU
+			if done < closeAll {
+				q.quickly, next = func() bool { return d.beyondCPU() || d.beyondMemory() }, start+closeAll
+			}
+			found, err := d.first(min(to, next), closeCPU, q)
+			if done < closeAll && d.r.SureTo == start+done {
+				d.r.SureTo = d.step()
+			}
+			if found || err != nil {
+				return found, err
+			}
+			continue
+		}
+		q := question{now: d.beyond, quickly: d.beyondCPU}
 		if at := d.quiet(to); at > d.step() {
 			if err := d.seek(at); err != nil {
 				return false, err
 			}
 			continue
 		}
-		if found, err := d.first(min(to, d.nextMark()), false, q); found || err != nil {
+		if found, err := d.first(min(to, d.nextMark()), 0, q); found || err != nil {
 			return found, err
 		}
+	}
+	if d.identical() && d.r.SureTo == d.step() {
+		d.r.SureTo = to
 	}
 	return false, nil
 }
@@ -303,7 +344,7 @@ func (d *differ) consequences() error {
 // each calls visit for each answer to q up to step to, after the instruction that gave it, until it returns true.
 func (d *differ) each(to uint64, q question, visit func(at uint64, g, f Executed) bool) error {
 	for {
-		found, err := d.first(to, true, q)
+		found, err := d.first(to, closely, q)
 		if !found || err != nil {
 			return err
 		}

@@ -291,7 +291,7 @@ func (p *pair) beyondDevices() (more bool) {
 
 // Sizes of the search, in steps.
 const (
-	closely   = 4096       // after each start, every single instruction is looked at
+	closely   = 4096       // chunks in which every single instruction is looked at
 	firstLook = 1 << 16    // then chunks that double
 	lastLook  = 10_000_000 // up to this
 	finer     = 16         // a chunk in which the answer lies is divided by this
@@ -307,15 +307,16 @@ type question struct {
 
 // first runs both to the first step, at most to, after which q is answered, and
 // leaves them before the instruction that answers it; if none does, they are at to,
-// or where nothing at all differs any more. close asks q.quickly after each of the
-// first instructions. What is so for less than a chunk of steps and then is not any
+// or where nothing at all differs any more. q.quickly is asked after each of the
+// first close instructions. What is so for less than a chunk of steps and then is not any
 // more can escape, except there and in the chunk in which the answer is found.
-func (p *pair) first(to uint64, close bool, q question) (found bool, err error) {
-	size := uint64(firstLook)
-	if close {
-		size = closely
-	}
+func (p *pair) first(to, close uint64, q question) (found bool, err error) {
+	size, start := uint64(firstLook), p.step()
 	for p.step() < to {
+		near := p.step()-start < close
+		if near {
+			size = closely
+		}
 		c := p.checkpoint()
 		next := min(to, p.step()+size)
 		if found, err = p.within(c, next, q); found || err != nil {
@@ -326,10 +327,10 @@ func (p *pair) first(to uint64, close bool, q question) (found bool, err error) 
 		if p.identical() {
 			return false, nil
 		}
-		if size >= firstLook {
-			size = min(2*size, lastLook)
-		} else {
+		if near {
 			size = firstLook
+		} else {
+			size = min(2*size, lastLook)
 		}
 	}
 	return false, nil

@@ -109,7 +109,11 @@ func (p *pair) propagate(c *Curve, strikes []uint64, n int) error {
 				return err
 			}
 		} else if at > p.step() && c.SplitStep == nil {
-			split, err := p.first(at, at-c.FaultStep <= firstLook, question{now: apart, quickly: apart})
+			close := uint64(0)
+			if at-c.FaultStep <= firstLook {
+				close = closely
+			}
+			split, err := p.first(at, close, question{now: apart, quickly: apart})
 			if err != nil {
 				return err
 			}

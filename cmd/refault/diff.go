@@ -131,6 +131,9 @@ func printReport(w io.Writer, r *compare.Report) {
 	default:
 		fmt.Fprintln(w, "divergence    none: nothing ever came of the fault")
 	}
+	if d := r.First; d != nil && d.Step > r.SureTo || d == nil && r.SureTo < min(r.Golden.Step, r.Faulty.Step) {
+		fmt.Fprintf(w, "              one that came and went after step %d would not have been seen\n", r.SureTo)
+	}
 	if o := r.Output; o == nil {
 		fmt.Fprintln(w, "output        equal")
 	} else {

@@ -348,7 +348,8 @@ func (d *Defects) look() {
 		case DefectRegister:
 			d.observe(&Observer{Code: Everywhere, After: func(c *x86.CPU, _ *x86.Inst) { d.registerWritten(id, c) }})
 		case DefectFetch:
-			span := Span{f.Addr, f.Addr + uint64(len(f.Mask)) - 1}
+			const before = 14 // bytes that the first wrong one may have before it in an instruction
+			span := Span{First: f.Addr - min(f.Addr, before), Last: f.Addr + uint64(len(f.Mask)) - 1}
 			d.observe(&Observer{Code: span,
 				Fetched: func(c *x86.CPU, la uint64, code []byte) { d.fetched(id, c, la, code) },
 				Before:  func(c *x86.CPU, la uint64, in *x86.Inst) { d.decoded(id, c, la, in) }})

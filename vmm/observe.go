@@ -8,14 +8,10 @@ import (
 )
 
 // Span is a range of addresses, both ends included.
-type Span struct{ First, Last uint64 }
+type Span = x86.Span
 
 // Everywhere is all addresses.
-var Everywhere = Span{0, ^uint64(0)}
-
-func (s Span) overlaps(first uint64, n int) bool {
-	return first <= s.Last && s.First <= first+uint64(n)-1
-}
+var Everywhere = Span{First: 0, Last: ^uint64(0)}
 
 // Observer looks at a machine while it runs. What is nil or empty is not looked at. None
 // of its functions may change the machine, except that those that are called before
@@ -111,14 +107,15 @@ func (m *Machine) observe() {
 func (m *Machine) observeCode(c *x86.CPU, p *x86.Observer) {
 	each := func(la uint64, n int, f func(o *Observer)) {
 		for _, o := range m.observers {
-			if o.seesCode() && o.Code.overlaps(la, n) {
+			if o.seesCode() && o.Code.Overlaps(la, la+uint64(n)-1) {
 				f(o)
 			}
 		}
 	}
-	p.Code = func(page uint64) (yes bool) {
-		each(page, 4096, func(*Observer) { yes = true })
-		return yes
+	for _, o := range m.observers {
+		if o.seesCode() {
+			p.Code = append(p.Code, o.Code)
+		}
 	}
 	p.Fetched = func(la uint64, code []byte) {
 		each(la, len(code), func(o *Observer) {
@@ -148,14 +145,15 @@ func (m *Machine) observeCode(c *x86.CPU, p *x86.Observer) {
 func (m *Machine) observeData(c *x86.CPU, p *x86.Observer) {
 	each := func(va uint64, n int, f func(o *Observer)) {
 		for _, o := range m.observers {
-			if o.Access != nil && o.Data.overlaps(va, n) {
+			if o.Access != nil && o.Data.Overlaps(va, va+uint64(n)-1) {
 				f(o)
 			}
 		}
 	}
-	p.Data = func(page uint64) (yes bool) {
-		each(page, 4096, func(*Observer) { yes = true })
-		return yes
+	for _, o := range m.observers {
+		if o.Access != nil {
+			p.Data = append(p.Data, o.Data)
+		}
 	}
 	p.Access = func(va uint64, n int, kind x86.Access) {
 		each(va, n, func(o *Observer) { o.Access(c, va, n, kind) })

@@ -117,8 +117,9 @@ func (m *Machine) livelocked(c *x86.CPU) bool {
 }
 
 func (m *Machine) execute(until uint64) {
-	// What looks at every instruction hangs on the interpreter. Single pages of code or data that are
-	// observed are in no TLB, so that the translator leaves them to it by itself.
+	// What looks at every instruction hangs on the interpreter. Pages of data that are
+	// observed are in no TLB, and blocks end before observed addresses of instructions, so that the
+	// translator leaves those to it by itself.
 	before := m.CPUs[0].Step
 	if m.engine == EngineJIT && !m.observesAll && m.interp.Trace == nil {
 		m.jit.Run(until)

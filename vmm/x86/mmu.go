@@ -706,7 +706,7 @@ func (c *CPU) FetchPage(va uint64) (off uint64, ok bool) {
 	c.Counts.FetchMisses++
 	p := c.walk(va, Fetch, user == 1, true)
 	off, ok = c.RAM.Offset(p.pa &^ (mem.PageSize - 1))
-	if ok && c.RAM.Flags(off)&mem.Watched == 0 && !c.ObservesCode(va) {
+	if ok && c.RAM.Flags(off)&mem.Watched == 0 {
 		c.mmu.setCode(user, e, itlbEntry{tag, off})
 	}
 	return off, ok
@@ -741,7 +741,7 @@ func (c *CPU) CodeOffset(va uint64) (off uint64, ok bool) {
 		return 0, false
 	}
 	off, ok = c.RAM.Offset(p.pa)
-	if !ok || c.RAM.Flags(off)&mem.Watched != 0 || c.ObservesCode(page) {
+	if !ok || c.RAM.Flags(off)&mem.Watched != 0 {
 		return 0, false
 	}
 	c.mmu.setCode(user, e, itlbEntry{page, off})

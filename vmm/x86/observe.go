@@ -1,23 +1,43 @@
 package x86
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"refault/vmm/mem"
+)
 
 // Hooks for whoever looks at a processor from outside: triggers of faults, faults of
-// the processor's own logic, debuggers. All of them hang on the slow paths: on a
-// page of linear addresses that an Observer wants to see, translations are not cached,
-// so every access and every instruction there comes to loadSlow, storeSlow and the
+// the processor's own logic, debuggers. All of them hang on the slow paths. Where an
+// Observer wants to see data, translations of the pages are not cached, so every access
+// there comes to loadSlow and storeSlow. Where it wants to see instructions, the engines end
+// their blocks, and what begins at an observed address is executed alone, by the
 // interpreter's careful decoder. Nothing else pays.
 
 // never is a step that does not come.
 const never = 1<<64 - 1
 
+// Span is a range of addresses, both ends included.
+type Span struct{ First, Last uint64 }
+
+// Overlaps reports whether any address from first to last is in s.
+func (s Span) Overlaps(first, last uint64) bool { return first <= s.Last && s.First <= last }
+
+func overlap(spans []Span, first, last uint64) bool {
+	for _, s := range spans {
+		if s.Overlaps(first, last) {
+			return true
+		}
+	}
+	return false
+}
+
 // Observer says what is to be looked at. Its functions may be nil.
 type Observer struct {
-	// Data reports whether loads and stores on a page of linear addresses are to be looked at; Access is called before each.
-	Data   func(page uint64) bool
+	// Data are the linear addresses on whose pages loads and stores are to be looked at; Access is called before each.
+	Data   []Span
 	Access func(va uint64, n int, kind Access)
-	// Code is Data for instructions, which are executed one by one there.
-	Code func(page uint64) bool
+	// Code are the linear addresses at which instructions are to be looked at that begin there.
+	Code []Span
 	// Fetched may change bytes at la that were fetched for decoding: the processor sees what memory does not hold.
 	Fetched func(la uint64, code []byte)
 	// Before is called before the instruction at la, and After when it has retired. Before may Abandon it.
@@ -26,7 +46,7 @@ type Observer struct {
 }
 
 // SetObserver sets what is to be looked at from the next instruction on; nil looks at nothing.
-// Whoever changes what an Observer's Data or Code report calls it again.
+// The Observer does not change meanwhile.
 func (c *CPU) SetObserver(p *Observer) {
 	c.observer = p
 	c.FlushTLB()
@@ -44,14 +64,25 @@ func (c *CPU) Abandon() {
 	panic(fault)
 }
 
-// ObservesCode reports whether the instructions on the page of linear address la are to be looked at.
-func (c *CPU) ObservesCode(la uint64) bool {
-	return c.observer != nil && c.observer.Code != nil && c.observer.Code(la&^0xfff)
+// Abandoned reports whether the exception that was raised last is none: the instruction was abandoned.
+func (c *CPU) Abandoned() bool { return c.Exc.abandoned }
+
+// ObservedCode returns the linear addresses at which instructions are to be looked at. The caller changes nothing.
+func (c *CPU) ObservedCode() []Span {
+	if c.observer == nil {
+		return nil
+	}
+	return c.observer.Code
+}
+
+// ObservesCode reports whether an instruction that begins at linear addresses first to last is to be looked at.
+func (c *CPU) ObservesCode(first, last uint64) bool {
+	return c.observer != nil && overlap(c.observer.Code, first, last)
 }
 
 // ObserverFor returns the observer that wants to see the instruction at la, or nil.
 func (c *CPU) ObserverFor(la uint64) *Observer {
-	if !c.ObservesCode(la) {
+	if !c.ObservesCode(la, la) {
 		return nil
 	}
 	return c.observer
@@ -59,7 +90,7 @@ func (c *CPU) ObserverFor(la uint64) *Observer {
 
 // observesData reports whether accesses to the page at va are to be looked at.
 func (c *CPU) observesData(va uint64) bool {
-	return c.observer != nil && c.observer.Data != nil && c.observer.Data(va&^0xfff)
+	return c.observer != nil && overlap(c.observer.Data, va&^(mem.PageSize-1), va|(mem.PageSize-1))
 }
 
 // TranslateIn is Translate in the address space of another CR3.

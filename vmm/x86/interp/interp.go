@@ -57,7 +57,14 @@ type Engine struct {
 	page   uint64 // linear address of the page of code that pageOff is the translation of, or noPage
 	off    uint64
 	inPage bool
+	looked bool     // instructions of the page are observed
 	single x86.Inst // decoded by the slow path
+
+	// held is what careful takes from the processor while an instruction executes, and it has again if that is abandoned.
+	held struct {
+		shadow  uint8
+		pending uint64 // debug traps
+	}
 }
 
 // New returns an engine for c, and attaches it to c's notifications.
@@ -81,12 +88,17 @@ func (e *Engine) Run(until uint64) {
 	c.Materialise()
 }
 
-// fault delivers the exception that the instruction at InstRIP raised.
-func (e *Engine) fault() {
+// fault delivers the exception that the instruction at InstRIP raised, and reports whether it was abandoned instead.
+func (e *Engine) fault() (abandoned bool) {
 	c := e.c
 	c.Regs[x86.RIP] = c.InstRIP
 	c.PendingDebug = 0 // its own accesses trap when it has completed
+	if abandoned = c.Abandoned(); abandoned {
+		c.Shadow, c.PendingDebug = e.held.shadow, e.held.pending
+	}
+	e.held.shadow, e.held.pending = 0, 0
 	c.Deliver(c.Exc)
+	return abandoned
 }
 
 // Block executes one basic block, or less where Run would return, for an engine that leaves it to this one.
@@ -99,11 +111,10 @@ func (e *Engine) Block(until uint64) {
 // Bind sets the handler of a decoded instruction, for Execute. It may change the operands to what the handler wants.
 func Bind(in *x86.Inst) { in.Fn = bind(in, x86.Forms()[in.Form].Attr) }
 
-// Execute executes one instruction that lies at RIP and was decoded elsewhere, and delivers the exception that it raises.
-func (e *Engine) Execute(in *x86.Inst, until uint64) {
-	if e.execute(in, until) {
-		e.fault()
-	}
+// Execute executes one instruction that lies at RIP and was decoded elsewhere, and delivers the exception that it raises. It
+// reports whether the instruction was abandoned instead.
+func (e *Engine) Execute(in *x86.Inst, until uint64) (abandoned bool) {
+	return e.execute(in, until) && e.fault()
 }
 
 func (e *Engine) execute(in *x86.Inst, until uint64) (faulted bool) {
@@ -144,15 +155,14 @@ func (e *Engine) run(until uint64, once bool) (faulted bool) {
 			}
 			continue
 		}
-		b := e.lookup()
-		if b == nil {
+		insts := e.lookup()
+		if insts == nil {
 			e.slow()
 			if c.Attention || c.Activity != x86.Active {
 				return false
 			}
 			continue
 		}
-		insts := b.insts
 		if n := until - c.Step; uint64(len(insts)) > n {
 			insts = insts[:n]
 		}
@@ -181,8 +191,10 @@ func (e *Engine) careful() {
 	}
 	// The shadow covers the instruction that begins here, and ends with it.
 	c.Shadow = 0
+	e.held.shadow, e.held.pending = shadow, c.PendingDebug
 	task := c.Seg[x86.TR].Sel
 	e.slow()
+	e.held.shadow, e.held.pending = 0, 0
 	in := &e.single
 	switched := c.Seg[x86.TR].Sel != task && in.Op != x86.OpLTR
 	// RF lasts until the instruction is complete, which a string instruction that goes
@@ -229,19 +241,20 @@ func (e *Engine) linear() uint64 {
 	return (c.Seg[x86.CS].Base + rip) & 0xffffffff
 }
 
-// translate returns the offset into RAM of linear address la; ok is false where it is not in RAM, or has to be looked at.
+// translate returns the offset into RAM of linear address la; ok is false where it is not in RAM.
 func (e *Engine) translate(la uint64) (off uint64, ok bool) {
 	page := la &^ (mem.PageSize - 1)
 	if e.page != page {
 		e.c.InstRIP = e.c.Regs[x86.RIP]
 		off, ok := e.c.FetchPage(la)
-		e.page, e.off, e.inPage = page, off, ok && !e.c.ObservesCode(page)
+		e.page, e.off, e.inPage = page, off, ok
+		e.looked = e.c.ObservesCode(page, page|(mem.PageSize-1))
 	}
 	return e.off + la%mem.PageSize, e.inPage
 }
 
-// lookup returns the block at RIP, or nil where the slow path has to fetch.
-func (e *Engine) lookup() *block {
+// lookup returns the instructions of the block at RIP, up to one that is observed, or nil where the slow path has to fetch.
+func (e *Engine) lookup() []x86.Inst {
 	la := e.linear()
 	off, ok := e.translate(la)
 	if !ok {
@@ -254,10 +267,30 @@ func (e *Engine) lookup() *block {
 		b = e.decode(off, mode)
 		*slot = b
 	}
-	if mode != 8 && b != nil && uint64(e.c.Seg[x86.CS].Limit)-e.c.Regs[x86.RIP] < uint64(b.bytes-1) {
-		return nil // decoded in a larger segment
+	if b == nil || mode != 8 && uint64(e.c.Seg[x86.CS].Limit)-e.c.Regs[x86.RIP] < uint64(b.bytes-1) {
+		return nil // or decoded in a larger segment
 	}
-	return b
+	if e.looked {
+		return e.unobserved(la, b)
+	}
+	return b.insts
+}
+
+// unobserved returns the instructions of b, which begins at linear address la, before the first that is observed.
+func (e *Engine) unobserved(la uint64, b *block) []x86.Inst {
+	if !e.c.ObservesCode(la, la+uint64(b.bytes)-1) {
+		return b.insts
+	}
+	for i := range b.insts {
+		if e.c.ObservesCode(la, la) {
+			if i == 0 {
+				return nil
+			}
+			return b.insts[:i]
+		}
+		la += uint64(b.insts[i].Len)
+	}
+	return b.insts
 }
 
 // decode makes the block at off, or returns nil where its first instruction is not whole in its page.

@@ -23,13 +23,13 @@ func (e *Engine) unusable() Reason {
 }
 
 // execute lets the interpreter execute one instruction that generated code was left for.
-// always: the translator knows no better.
-func (e *Engine) execute(in *x86.Inst, until uint64, always bool) {
+// always: the translator knows no better. It reports whether the instruction was abandoned.
+func (e *Engine) execute(in *x86.Inst, until uint64, always bool) (abandoned bool) {
 	c, s := e.c, &e.Stats
 	step, slow := c.Step, c.Counts.SlowAccesses
 	form := in.Form
 	attr := x86.Forms()[form].Attr
-	e.in.Execute(in, until)
+	abandoned = e.in.Execute(in, until)
 	i := &s.Interpreted[ReasonFallback]
 	i.Times++
 	i.Insts += c.Step - step
@@ -48,6 +48,7 @@ func (e *Engine) execute(in *x86.Inst, until uint64, always bool) {
 	default:
 		s.Memory++
 	}
+	return abandoned
 }
 
 // Counted returns what the engine counted so far.

@@ -4,6 +4,7 @@ package jit
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"refault/vmm/mem"
 	"refault/vmm/x86"
@@ -51,6 +52,7 @@ type scratch struct {
 	windows        [16]uint64
 	cut            uint64 // from the budget, by the second body of a loop
 	generation     uint32 // of links between pages of the upper half: another whenever such a page may lie elsewhere
+	beforeSTI      uint32 // RFLAGS as the last STI found them
 }
 
 const (
@@ -67,24 +69,27 @@ const (
 	sWindows    = sQuiet + 4
 	sCut        = sWindows + 16*8
 	sGeneration = sCut + 8
+	sBeforeSTI  = sGeneration + 4
 )
 
 type exitKind uint8
 
 const (
-	exitSlow   exitKind = iota // the interpreter has to execute the instruction
-	exitBudget                 // the block is longer than what is left to run
-	exitLink                   // the target of a jump is not linked
-	exitJump                   // like exitLink, through the table of jump targets
-	exitFar                    // like exitLink, behind a comparison with the generation of the kernel's links
-	exitPlain                  // like exitLink, to the plain block that begins in the middle of this one
-	exitDead                   // the block was dropped
+	exitSlow     exitKind = iota // the interpreter has to execute the instruction
+	exitBudget                   // the block is longer than what is left to run
+	exitLink                     // the target of a jump is not linked
+	exitJump                     // like exitLink, through the table of jump targets
+	exitFar                      // like exitLink, behind a comparison with the generation of the kernel's links
+	exitPlain                    // like exitLink, to the plain block that begins in the middle of this one
+	exitDead                     // the block was dropped
+	exitObserved                 // somebody wants to see the instruction at the beginning of the block
 )
 
 // exit says what generated code means by returning.
 type exit struct {
 	kind   exitKind
 	call   bool  // exitSlow: not a miss, the translator knows no better
+	sti    bool  // exitSlow: the instruction before is STI
 	vec    bool  // exitSlow: going on needs the vector registers
 	x87    bool  // exitSlow: going on needs the x87 unit
 	idx    uint8 // instructions of the block that have retired
@@ -105,7 +110,8 @@ type block struct {
 	n     uint8
 	dead  bool
 	plain bool
-	entry int // offset of its code
+	size  uint16 // of the instructions in bytes, if it does not cross
+	entry int    // offset of its code
 
 	// A block of one instruction that reaches into the next page, whose offset into RAM is second.
 	cross  bool
@@ -160,9 +166,12 @@ type Engine struct {
 	virtual  [2]map[uint64]struct{} // linear pages that the tables of jump targets name, by half
 	filled   [numModes]filled
 	crossed  []*block // of the upper half, that links lead to as if they lay in one page
-	current  uint64   // linear page of the block that was left for an instruction
-	remap    bool     // its translation may have changed since
-	t        translator
+
+	observed []x86.Span // what the blocks know of ObservedCode
+
+	current uint64 // linear page of the block that was left for an instruction
+	remap   bool   // its translation may have changed since
+	t       translator
 }
 
 // New returns a translator for c. It leaves what it does not translate to in, which
@@ -202,6 +211,7 @@ func (e *Engine) usable() bool {
 // machine must look at something: CPU.Attention is set, or the processor is not active.
 func (e *Engine) Run(until uint64) {
 	c, s := e.c, &e.tab.scratch
+	e.observe()
 	// Neither changes without Attention.
 	e.tscOffset = c.Bus.TSC(c) - c.Step
 	s.quiet = bit(c.InterruptPending != nil && !c.InterruptPending())
@@ -215,6 +225,34 @@ func (e *Engine) Run(until uint64) {
 		}
 	}
 	c.Materialise()
+}
+
+// observe drops the blocks for which another set of addresses is observed than when they were translated.
+// While code runs, addresses only come out of that set.
+func (e *Engine) observe() {
+	spans := e.c.ObservedCode()
+	if slices.Equal(spans, e.observed) {
+		return
+	}
+	var changed []x86.Span
+	for _, s := range spans {
+		if !slices.Contains(e.observed, s) {
+			changed = append(changed, s)
+		}
+	}
+	for _, s := range e.observed {
+		if !slices.Contains(spans, s) {
+			changed = append(changed, s)
+		}
+	}
+	e.observed = slices.Clone(spans)
+	for _, b := range e.blocks {
+		// The address behind the block counts too: because of that it may end there.
+		last := b.rip + min(uint64(b.size), ^b.rip)
+		if slices.ContainsFunc(changed, func(s x86.Span) bool { return s.Overlaps(b.rip, last) }) {
+			e.drop(b)
+		}
+	}
 }
 
 func hashRIP(rip uint64) uint64 { return rip ^ rip>>14 }
@@ -306,6 +344,11 @@ func (e *Engine) exec(b *block, until uint64) {
 			e.Stats.Budget++
 			e.block(until, ReasonBudget)
 			return
+		case exitObserved:
+			c.Step = until - left
+			c.Regs[x86.RIP] = x.b.rip
+			e.block(until, ReasonObserved)
+			return
 		case exitDead:
 			e.Stats.Dead++
 			c.Step = until - left
@@ -335,7 +378,10 @@ func (e *Engine) exec(b *block, until uint64) {
 			next := c.Regs[x86.RIP] + uint64(in.Len)
 			e.current, e.remap = x.b.rip, false
 			resume, vec, x87, rb, rest := x.resume, x.vec, x.x87, x.b, n-uint64(x.idx)-1
-			e.execute(in, until, x.call)
+			sti := x.sti
+			if e.execute(in, until, x.call) && sti && e.tab.scratch.beforeSTI&x86.FlagIF == 0 {
+				c.Shadow = x86.ShadowSTI // as STI left it
+			}
 			if resume == 0 || c.Attention || c.Activity != x86.Active || rb.dead || e.remap || c.Regs[x86.RIP] != next ||
 				c.Step+rest > until || uint8(c.View()) != rb.mode || !e.usable() || vec && !e.sseOK() || x87 && !e.x87OK() {
 				return

@@ -84,6 +84,8 @@ func (t *translator) emitSystem() bool {
 		slow := t.slowExit()
 		a.aluImmMem(7, 4, t.e.scratchAt(sQuiet), 0)
 		a.jcc(ccE, slow)
+		a.rm(ins{op: 0x8b, size: 4}, hRAX, at(hRSP, offRFLAGS))
+		a.rm(ins{op: 0x89, size: 4}, hRAX, t.e.scratchAt(sBeforeSTI))
 		a.aluImmMem(1, 4, at(hRSP, offRFLAGS), x86.FlagIF)
 		t.clobbered()
 		return true

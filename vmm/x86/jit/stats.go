@@ -47,9 +47,11 @@ const (
 	ReasonMode
 	// ReasonStale: an instruction whose bytes are not what they were when it was translated.
 	ReasonStale
+	// ReasonObserved: an instruction at an address that an observer wants to see.
+	ReasonObserved
 	NumReasons
 )
 
-var reasonNames = [NumReasons]string{"instruction not translated", "cold code", "end of a run", "interrupt shadow, trap or breakpoint", "not 64-bit mode", "modified code"}
+var reasonNames = [NumReasons]string{"instruction not translated", "cold code", "end of a run", "interrupt shadow, trap or breakpoint", "not 64-bit mode", "modified code", "observed address"}
 
 func (r Reason) String() string { return reasonNames[r] }

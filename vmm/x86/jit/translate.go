@@ -133,6 +133,10 @@ func (e *Engine) translate(rip, off uint64, mode uint8, plain bool) *block {
 	if e.mem.used+maxCode > len(e.mem.rx) {
 		e.flush()
 	}
+	if c.ObservesCode(rip, rip) {
+		return e.translateObserved(rip, off, mode, plain)
+	}
+	looked := c.ObservesCode(rip, rip|(mem.PageSize-1))
 	t := &e.t
 	*t = translator{e: e, insts: t.insts[:0], cold: t.cold[:0], a: asm{b: t.a.b[:0]}}
 	code := c.RAM.Page(int(off >> mem.PageShift))[off%mem.PageSize:]
@@ -146,13 +150,14 @@ func (e *Engine) translate(rip, off uint64, mode uint8, plain bool) *block {
 			break
 		}
 		pos += int(in.Len)
+		end := pos == len(code) || len(t.insts) == maxInsts || looked && c.ObservesCode(rip+uint64(pos), rip+uint64(pos))
 		in.attr = x86.Forms()[in.Form].Attr
 		// A branch forwards is rather not taken: the block goes on, and the branch leaves it.
-		in.side = in.Op == x86.OpJCC && int64(in.Imm) > 0 && pos < len(code) && len(t.insts) < maxInsts
-		in.side = in.side || in.Op == x86.OpINVLPG && mode != x86.ViewUser && pos < len(code) && len(t.insts) < maxInsts
+		in.side = in.Op == x86.OpJCC && int64(in.Imm) > 0 && !end
+		in.side = in.side || in.Op == x86.OpINVLPG && mode != x86.ViewUser && !end
 		// STI holds interrupts off for the instruction behind it, so that must be there.
-		in.side = in.side || in.Op == x86.OpSTI && mode != x86.ViewUser && pos < len(code) && len(t.insts) < maxInsts
-		if !in.side && (in.attr&x86.EndBlock != 0 || endsBlock(in.Op)) {
+		in.side = in.side || in.Op == x86.OpSTI && mode != x86.ViewUser && !end
+		if end || !in.side && (in.attr&x86.EndBlock != 0 || endsBlock(in.Op)) {
 			break
 		}
 	}
@@ -169,19 +174,36 @@ func (e *Engine) translate(rip, off uint64, mode uint8, plain bool) *block {
 		}
 	}
 	t.insts[len(t.insts)-1].side = false
-	b := &block{rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), entry: e.mem.used, cross: cross, second: second, code: whole, plain: plain}
+	b := &block{rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), size: uint16(pos), entry: e.mem.used, cross: cross, second: second, code: whole, plain: plain}
 	t.b, t.mode = b, mode
 	t.view = int32(e.layout.Views[mode]) - bias
 	t.a.base = e.mem.addr(b.entry)
 	t.emitBlock()
-	copy(e.mem.rw[b.entry:], t.a.b)
-	e.mem.used += (len(t.a.b) + 15) &^ 15
-	e.blocks[b.key()] = b
-	e.holdsCode(off, b)
+	e.keep(b, off)
 	if cross {
 		e.holdsCode(second, b)
 	}
-	e.translated(b, len(t.a.b))
+	return b
+}
+
+// keep takes over a block whose code was emitted.
+func (e *Engine) keep(b *block, off uint64) {
+	code := e.t.a.b
+	copy(e.mem.rw[b.entry:], code)
+	e.mem.used += (len(code) + 15) &^ 15
+	e.blocks[b.key()] = b
+	e.holdsCode(off, b)
+	e.translated(b, len(code))
+}
+
+// translateObserved makes the block at an address where somebody wants to see the instruction: it leaves
+// that to the interpreter.
+func (e *Engine) translateObserved(rip, off uint64, mode uint8, plain bool) *block {
+	t := &e.t
+	b := &block{rip: rip, off: off, mode: mode, entry: e.mem.used, plain: plain}
+	*t = translator{e: e, b: b, insts: t.insts[:0], cold: t.cold[:0], a: asm{b: t.a.b[:0], base: e.mem.addr(b.entry)}}
+	t.leave(t.exit(exit{kind: exitObserved}))
+	e.keep(b, off)
 	return b
 }
 
@@ -300,7 +322,7 @@ func (t *translator) slowExit() *label {
 	}
 	if t.slow == nil {
 		t.slow = newLabel()
-		t.id = t.exit(exit{kind: exitSlow, idx: uint8(t.i), pos: t.in.pos})
+		t.id = t.exit(exit{kind: exitSlow, idx: uint8(t.i), pos: t.in.pos, sti: t.i > 0 && t.insts[t.i-1].Op == x86.OpSTI})
 	}
 	return t.slow
 }

@@ -1,0 +1,219 @@
+//go:build linux && amd64
+
+package jit
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"refault/vmm/x86"
+)
+
+// sight is something that an observer saw.
+type sight struct {
+	step, la uint64
+	what     byte
+	code     [15]byte // the bytes, and what was made of them
+}
+
+// looker looks at instructions.
+type looker struct {
+	c    *x86.CPU
+	seen []sight
+	// abandon, where it is not zero, is which of its visits an instruction is abandoned in.
+	abandon, visits int
+}
+
+func (l *looker) look(spans []x86.Span) {
+	if spans == nil {
+		l.c.SetObserver(nil)
+		return
+	}
+	see := func(what byte, la uint64, code []byte) {
+		s := sight{step: l.c.Step, la: la, what: what}
+		copy(s.code[:], code)
+		l.seen = append(l.seen, s)
+	}
+	l.c.SetObserver(&x86.Observer{
+		Code:    spans,
+		Fetched: func(la uint64, code []byte) { see('f', la, code) },
+		Before: func(la uint64, in *x86.Inst) {
+			see('b', la, []byte{in.Len})
+			if l.visits++; l.visits == l.abandon {
+				l.c.Attention = true
+				l.c.Abandon()
+			}
+		},
+		After: func(in *x86.Inst) { see('a', l.c.Regs[x86.RIP], []byte{in.Len}) },
+	})
+}
+
+// TestObservedInstructions looks at instructions of random programs, at others as time goes
+// by, by both addresses of their page: both engines show the same, and go the same way.
+func TestObservedInstructions(t *testing.T) {
+	forms := testForms()
+	a, b := newRig(t, false), newRig(t, true)
+	la, lb := &looker{c: a.c}, &looker{c: b.c}
+	const limit = 400
+	saw := 0
+	for i := range min(*lockCases, 3000) {
+		seed := *lockSeed + uint64(i)
+		p := generate(seed, forms)
+		r := rand.New(rand.NewPCG(seed, 5))
+		a.prepare(p)
+		b.prepare(p)
+		starts := p.starts()
+		for n := uint64(0); n < limit && a.c.Activity == x86.Active; {
+			var spans []x86.Span
+			for range r.IntN(4) {
+				at := codeAt + starts[r.IntN(len(starts))]
+				if r.IntN(4) == 0 {
+					at++ // in the middle, most often
+				}
+				if r.IntN(8) == 0 {
+					at += aliasAt - codeAt
+				}
+				spans = append(spans, x86.Span{First: at, Last: at + uint64(r.IntN(8)*r.IntN(2))})
+			}
+			abandon := r.IntN(6)
+			for _, l := range []*looker{la, lb} {
+				l.seen, l.visits, l.abandon = l.seen[:0], 0, abandon
+				l.look(spans)
+			}
+			k := 1 + uint64(r.IntN(60))
+			a.run(k)
+			b.run(k)
+			n += k
+			if d := difference(a, b); d != "" {
+				t.Fatalf("seed %d, observing %#x: within %d steps\n%s%s", seed, spans, n, d, p.list())
+			}
+			if !slices.Equal(la.seen, lb.seen) {
+				t.Fatalf("seed %d, observing %#x: within %d steps, the translator shows\n%x, want\n%x\n%s", seed, spans, n, lb.seen, la.seen, p.list())
+			}
+			saw += len(la.seen)
+		}
+		b.c.Step = a.c.Step
+	}
+	la.look(nil)
+	lb.look(nil)
+	s := &b.jit.Stats
+	t.Logf("saw %d; %d blocks, %d exits for what is observed", saw, s.Blocks, s.Interpreted[ReasonObserved].Times)
+	if saw == 0 || s.Interpreted[ReasonObserved].Times == 0 {
+		t.Error("nothing was observed")
+	}
+}
+
+// starts returns where the instructions of a program begin.
+func (p *program) starts() (all []uint64) {
+	for at := 0; at < len(p.code); {
+		var in x86.Inst
+		if x86.Decode(p.code[at:], 8, &in) != x86.DecodeOK {
+			break
+		}
+		if in.Op != x86.OpHLT && in.Op != x86.OpNOP {
+			all = append(all, uint64(at))
+		}
+		at += int(in.Len)
+	}
+	return append(all, uint64(len(p.code)-1))
+}
+
+// TestObservedAddressInALoop arms an address in a loop, one that is never reached, and one of an alias: only the
+// first costs anything, each time, and it is seen each time.
+func TestObservedAddressInALoop(t *testing.T) {
+	p := &program{flags: x86.Flag1, code: []byte{
+		0xb9, 100, 0, 0, 0, // mov ecx, 100
+		0x48, 0x83, 0xc0, 1, // 1: add rax, 1
+		0x48, 0x83, 0xc3, 2, // add rbx, 2
+		0x48, 0x01, 0xc2, // add rdx, rax
+		0xff, 0xc9, // dec ecx
+		0x75, 0xf1, // jnz 1b
+		0xf4,
+	}}
+	for _, c := range []struct {
+		name string
+		at   uint64
+		want int
+	}{
+		{"reached", codeAt + 9, 100}, {"beginning", codeAt + 5, 100}, {"never reached", codeAt + 10, 0},
+		{"alias", aliasAt + 9, 0}, {"behind", codeAt + 20, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, true)
+			l := &looker{c: r.c}
+			r.prepare(p)
+			r.run(0)
+			l.look([]x86.Span{{First: c.at, Last: c.at}})
+			r.run(1000)
+			got := 0
+			for _, s := range l.seen {
+				if s.what == 'b' {
+					got++
+				}
+			}
+			if got != c.want || r.c.Regs[x86.RAX] != 100 {
+				t.Errorf("seen %d times in %d iterations, want %d", got, r.c.Regs[x86.RAX], c.want)
+			}
+			if n := r.jit.Stats.Interpreted[ReasonObserved].Insts; n != uint64(c.want) {
+				t.Errorf("%d instructions were interpreted for it", n)
+			}
+			all := uint64(0)
+			for _, i := range r.jit.Stats.Interpreted {
+				all += i.Insts
+			}
+			if all > uint64(c.want)+10 {
+				t.Errorf("%d instructions were interpreted in all", all)
+			}
+		})
+	}
+}
+
+// TestAbandonInShadow abandons the instruction behind STI or MOV SS: it is as far from interrupts as it was.
+func TestAbandonInShadow(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		code   []byte
+		flags  uint64
+		shadow uint8
+	}{
+		{"STI", []byte{0x90, 0xfb, 0x48, 0x8b, 0x07, 0x90, 0xf4}, 0, x86.ShadowSTI},
+		{"STI with IF set", []byte{0x90, 0xfb, 0x48, 0x8b, 0x07, 0x90, 0xf4}, x86.FlagIF, 0},
+		{"MOV SS", []byte{0x90, 0x8e, 0xd3, 0x48, 0x8b, 0x07, 0x90, 0xf4}, 0, x86.ShadowMOVSS},
+		{"none", []byte{0x90, 0xfb, 0x90, 0x48, 0x8b, 0x07, 0x90, 0xf4}, 0, 0},
+	} {
+		for _, code := range []bool{true, false} {
+			for _, translate := range []bool{true, false} {
+				r := newRig(t, translate)
+				r.c.InterruptPending = func() bool { return false }
+				r.prepare(&program{code: c.code, flags: x86.Flag1 | c.flags})
+				r.c.Regs[x86.RDI], r.c.Regs[x86.RBX] = dataAt, 16
+				at := codeAt + uint64(len(c.code)-5)
+				abandoned := false
+				abandon := func() {
+					if !abandoned {
+						abandoned = true
+						r.c.Abandon()
+					}
+				}
+				o := &x86.Observer{Data: []x86.Span{{First: dataAt, Last: dataAt + 7}}, Access: func(uint64, int, x86.Access) { abandon() }}
+				if code {
+					o = &x86.Observer{Code: []x86.Span{{First: at, Last: at}}, Before: func(uint64, *x86.Inst) { abandon() }}
+				}
+				r.c.SetObserver(o)
+				for !abandoned {
+					r.c.Attention = false
+					r.e.Run(r.c.Step + 100)
+				}
+				if r.c.Regs[x86.RIP] != at || r.c.Shadow != c.shadow || !r.c.Attention {
+					t.Errorf("%s, observing code %v, translator %v: at %#x with shadow %d, attention %v; want %#x, %d", c.name, code, translate,
+						r.c.Regs[x86.RIP], r.c.Shadow, r.c.Attention, at, c.shadow)
+				}
+				r.run(2)
+				if r.c.Shadow != 0 {
+					t.Errorf("%s, observing code %v, translator %v: the shadow does not end", c.name, code, translate)
+				}
+			}
+		}
+	}
+}

@@ -116,7 +116,7 @@ func TestStress(t *testing.T) {
 // TestBench checks that the pieces of work give in the guest what they give on the host: bench compares checksums itself.
 func TestBench(t *testing.T) {
 	img := built(t)
-	for _, work := range []string{"sort", "pipes"} {
+	for _, work := range []string{"sort", "extended", "pipes"} {
 		t.Run(work, func(t *testing.T) {
 			log := boot(t, img.CloudKernel, img.CloudInitrd, img.Disk, Bench(work), 10e9)
 			_, at := log.find(t, "\nguest: bench: exit status 0\n", 0)

@@ -46,7 +46,7 @@ const (
 func Bench(works ...string) string { return commandLine + "bench:" + strings.Join(works, ",") }
 
 // Works are the pieces of work that Bench knows.
-var Works = [...]string{"sort", "sha256", "matrix", "memwalk", "syscalls", "pipes", "fork"}
+var Works = [...]string{"sort", "sha256", "matrix", "extended", "memwalk", "syscalls", "pipes", "fork"}
 
 // What the guest says. Each is a whole line, or its beginning.
 const (

@@ -1,6 +1,6 @@
 // bench does a fixed piece of work and prints a checksum of its result: the same everywhere. It tells no time; who runs it does.
 //
-//	bench sort|sha256|matrix|memwalk|syscalls|pipes|fork
+//	bench sort|sha256|matrix|extended|memwalk|syscalls|pipes|fork
 #include <err.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -156,6 +156,37 @@ static uint64_t work_matrix(void)
 	return sum;
 }
 
+// extended: multiplication of matrices in extended precision, which only the x87 unit has, and what else C makes of it:
+// roots, comparisons, and conversions to integers.
+static uint64_t work_extended(void)
+{
+	enum { n = 224 };
+	static long double a[n][n], b[n][n], c[n][n];
+	uint64_t seed = 3, sum = fold_start;
+	for (int i = 0; i < n; i++)
+		for (int j = 0; j < n; j++) {
+			a[i][j] = next(&seed) / 4294967296.0L - 0.5L;
+			b[i][j] = next(&seed) / 4294967296.0L - 0.5L;
+		}
+	for (int round = 0; round < 3; round++) {
+		for (int i = 0; i < n; i++)
+			for (int j = 0; j < n; j++) {
+				long double s = 0;
+				for (int k = 0; k < n; k++)
+					s += a[i][k] * b[k][j];
+				c[i][j] = s < 0 ? -__builtin_sqrtl(-s) : s;
+			}
+		memcpy(a, c, sizeof a);
+	}
+	for (int i = 0; i < n; i++)
+		for (int j = 0; j < n; j++) {
+			uint64_t bits;
+			memcpy(&bits, &c[i][j], sizeof bits); // all of the mantissa
+			sum = fold(sum, bits ^ (uint64_t)(int64_t)(c[i][j] * 65536));
+		}
+	return sum;
+}
+
 // memwalk: a chain of dependent loads through more memory than caches and TLBs hold.
 static uint64_t work_memwalk(void)
 {
@@ -247,6 +278,7 @@ static const struct {
 	{"sort", work_sort, 0xb30e2b69db8fc2cc},
 	{"sha256", work_sha256, 0xea79534a0fa45581},
 	{"matrix", work_matrix, 0xd2efb3a98088d212},
+	{"extended", work_extended, 0x82d7668d1a64b454},
 	{"memwalk", work_memwalk, 0x89d28dfeb6d3f060},
 	{"syscalls", work_syscalls, 0xa7bd39b0a6003b48},
 	{"pipes", work_pipes, 0x216f43926ea8da45},
@@ -264,5 +296,5 @@ int main(int argc, char **argv)
 		printf("bench: %s: checksum %016llx\n", argv[1], (unsigned long long)sum);
 		return 0;
 	}
-	errx(2, "usage: bench sort|sha256|matrix|memwalk|syscalls|pipes|fork");
+	errx(2, "usage: bench sort|sha256|matrix|extended|memwalk|syscalls|pipes|fork");
 }

@@ -128,3 +128,64 @@ func (g gen) float80(b []byte) {
 	binary.LittleEndian.PutUint64(b, man)
 	binary.LittleEndian.PutUint16(b[8:], exp|uint16(g.IntN(2))<<15)
 }
+
+// TestX87Cases runs what random programs rarely do, instruction by instruction and at once, and looks where it ran.
+func TestX87Cases(t *testing.T) {
+	const (
+		fld1, fldpi, fldz = "\xd9\xe8", "\xd9\xeb", "\xd9\xee"
+		divide            = "\xde\xf9"             // fdivp
+		fnstsw            = "\xdf\xe0"             // fnstsw ax
+		fldcw             = "\xd9\x2b"             // fldcw [rbx]
+		unmask            = "\x66\xc7\x03\x7b\x03" // mov word [rbx], 0x37b: division by zero is not masked
+		ignored           = "errors were ignored"
+		mask              = "\x66\xc7\x03\x7f\x03"
+		loop              = "\xff\xc9\x75" // dec ecx; jnz
+	)
+	for _, tt := range []struct {
+		name, code string
+		slow       uint64 // instructions that may be left to the interpreter
+	}{
+		{"a loop", "\xdd\x03\xdc\x43\x08\xd9\xe8\xde\xc1\xdd\x5b\x10\xdb\xe8\xd9\xca\xdf\xf1\x66\x0f\x58\xc1" + loop + "\xe8", 4},
+		{"the control word changes in a loop", "\xd9\x7b\x10\x66\x81\x73\x10\x00\x0c\xd9\x6b\x10\xdb\x43\x08\xdb\x5b\x20" + loop + "\xed", 4},
+		{"a division by zero, masked", fld1 + fldz + divide + fnstsw, 1},
+		{"and unmasked behind it", fld1 + fldz + divide + unmask + fldcw + fnstsw + fld1, 8},
+		{"unmasked before it", unmask + fldcw + fld1 + fldz + divide + fnstsw + "\x9b", 8},
+		{"unmasked, and masked again", unmask + fldcw + fldpi + mask + fldcw + fld1 + fldz + divide + fnstsw, 6},
+		{"more than the stack holds", fld1 + fldpi + fld1 + fldpi + fld1 + fldpi + fld1 + fldpi + fld1 + fnstsw + "\xdd\xd8", 1},
+		{"less than nothing", "\xdd\xd8\xd8\xc1" + fnstsw, 1},
+		{"flags of a multiplication, for a move", fld1 + fldpi + "\x31\xc0\x48\xf7\xe3\xda\xd1\x0c\x01\x48\xf7\xe3\xdb\xd1", 1},
+		{ignored, fld1 + fldpi, 2},
+		{"a page that is not there", fld1 + "\xdd\x04\x25\x00\x30\x03\x00" + fldpi, 4},
+		{"a store across two pages", fldpi + "\xdb\x3c\x25\xf9\x0f\x03\x00" + fld1 + "\xdb\x2c\x25\xf9\x0f\x03\x00", 4},
+		{"a store to a page that is read-only", fldpi + "\xdd\x14\x25\xf8\x2f\x03\x00" + fld1, 4},
+		{"MMX and back", "\x0f\x6f\x03\x0f\xfc\x43\x08\x0f\x7f\x43\x10\x0f\x77" + fld1 + "\xdd\x5b\x18", 3},
+		{"MMX in front of x87 without EMMS", "\x0f\xef\xc0" + fld1 + fnstsw, 1},
+		{"vectors, x87, vectors", "\x66\x0f\x58\xc1" + fld1 + "\x66\x0f\x58\xc1\xd9\xff" + "\x66\x0f\x58\xc1" + fldpi + "\xd9\xff" + fld1, 4},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := &program{code: append([]byte(tt.code), 0xf4), data: make([]byte, 0x3000), flags: x86.Flag1}
+			gen{rand.New(rand.NewPCG(5, 19))}.x87(p)
+			p.cr0, p.ignne = 0, tt.name == ignored
+			clear(p.fx[:32])
+			binary.LittleEndian.PutUint16(p.fx[fxFCW:], 0x37f)
+			binary.LittleEndian.PutUint32(p.fx[fxCSR:], 0x1f80)
+			p.regs[x86.RBX], p.regs[x86.RCX], p.regs[x86.RSP] = dataAt+0x100, 50, stackAt
+			a, b := newRig(t, false), newRig(t, true)
+			for _, n := range []uint64{1000, 1, 3} {
+				a.prepare(p)
+				b.prepare(p)
+				slow := b.jit.Stats.Slow
+				for range 1000 / n {
+					a.run(n)
+					b.run(n)
+					if d := difference(a, b); d != "" {
+						t.Fatalf("%d instructions at a time:\n%s%s", n, d, p.list())
+					}
+				}
+				if slow = b.jit.Stats.Slow - slow; n == 1000 && slow > tt.slow { // with the HLT at the end
+					t.Errorf("%d instructions were left to the interpreter", slow)
+				}
+			}
+		})
+	}
+}

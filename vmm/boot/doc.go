@@ -12,11 +12,4 @@
 // decompressor would have: in 64-bit mode, on identity-mapping page tables, with
 // RSI pointing at the boot parameters. A payload that this package cannot
 // unpack is an error that names its format.
-//
-// # Why is there an unpacker for xz?
-//
-// Debian's kernel is an xz file of 63 MiB, and unpacking it was the largest part of
-// the time from start to user space that is not the guest's own. unxz knows that
-// everything is in memory and keeps the decoder's state in registers: it takes two
-// thirds of the time of the general reader, which has what unxz does not know.
 package boot

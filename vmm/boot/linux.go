@@ -88,9 +88,6 @@ func unpack(p []byte) ([]byte, error) {
 	switch {
 	case bytes.HasPrefix(p, []byte("\xfd7zXZ\x00")):
 		name = "xz"
-		if out, err := unxz(p, int(min(le.Uint32(p[len(p)-4:]), maxKernel))); err == nil {
-			return out, nil
-		}
 		var x *xz.Reader
 		if x, err = xz.NewReader(in, 1<<27); err == nil {
 			x.Multistream(false) // the length follows
@@ -123,17 +120,20 @@ func unpack(p []byte) ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("the payload is compressed in an unknown way; pass the uncompressed vmlinux instead: %w", ErrNotKernel)
 	}
-	var out []byte
+	var out bytes.Buffer
 	if err == nil {
-		out, err = io.ReadAll(io.LimitReader(r, maxKernel+1))
+		if len(p) > 4 { // the length follows in most formats; what nobody would believe is ignored
+			out.Grow(int(min(uint64(le.Uint32(p[len(p)-4:])), maxKernel, 16*uint64(len(p)))) + bytes.MinRead)
+		}
+		_, err = out.ReadFrom(io.LimitReader(r, maxKernel+1))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: unpacking its %s payload: %v", ErrDamaged, name, err)
 	}
-	if len(out) > maxKernel {
+	if out.Len() > maxKernel {
 		return nil, fmt.Errorf("%w: its payload is larger than %d MiB", ErrDamaged, maxKernel>>20)
 	}
-	return out, nil
+	return out.Bytes(), nil
 }
 
 func loadBzImage(ram *mem.RAM, cfg Config) (*Entry, error) {

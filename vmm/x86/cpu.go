@@ -58,6 +58,10 @@ type CPU struct {
 	// CodeFlushed is called when the translation of linear addresses first to last, as addresses of
 	// instructions, may have changed. Engines set it.
 	CodeFlushed func(first, last uint64)
+	// SpaceChanged, if set, is called in place of CodeFlushed when another root of tables is in use, and the lower half is
+	// that of another address space: what an engine knew of it when it was called with old equal to what is new now, is true
+	// again, as far as it was not told otherwise before that call. What has not had a name yet is unknown.
+	SpaceChanged func(old, new uint64)
 	// FetchChanged is called when the privilege or the segment of instruction fetches may have changed. Engines set it.
 	FetchChanged func()
 	// Watch is called before an access to a page flagged mem.Watched. off is an offset into RAM.

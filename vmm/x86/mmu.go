@@ -108,7 +108,7 @@ type tableInfo struct {
 	va     uint64 // first linear address that the page maps
 	level  uint8  // 1 for the last; 0 where it is not known
 	writes uint16 // since a walk read it
-	epoch  uint64 // mmu.epoch when a walk read it
+	epoch  uint64 // of the space whose walk read it last
 }
 
 // grantsMany in mmu.grants: more than one entry.
@@ -136,7 +136,11 @@ type mmu struct {
 	filledCode [2]filled
 	lowCode    bool     // the supervisor's part of code may hold entries of the lower half
 	grants     []uint32 // by page of RAM: the entry that may grant writes to it, plus one; or grantsMany
-	epoch      uint64   // counts the times that all of the lower half was forgotten
+
+	epoch   uint64 // of the space in use
+	epochs  uint64 // counts changes of space
+	spaces  [spacesMax]space
+	revoked uint64 // counts the times that permissions to write were taken away
 }
 
 // filled lists the entries of a table that hold something, so that most of it can
@@ -228,7 +232,8 @@ func (c *CPU) FlushTLB() {
 		m.forgetData(v, 0, allAddresses)
 	}
 	m.low, m.filledLow.n = false, 0
-	m.epoch++
+	m.giveUpAll()
+	m.newEpoch()
 	c.flushCode(0, allAddresses)
 }
 
@@ -264,7 +269,8 @@ func (c *CPU) flushCode(first, last uint64) {
 }
 
 // SetCR3 changes the root of the tables. Where the upper half of both roots is
-// the same, as it is between the processes of one kernel, its translations stay.
+// the same, as it is between the processes of one kernel, its translations stay, and
+// those of the lower half are kept for when they are needed again.
 func (c *CPU) SetCR3(v uint64) {
 	old := c.CR3
 	c.CR3 = v
@@ -284,22 +290,16 @@ func (c *CPU) SetCR3(v uint64) {
 		c.FlushTLB()
 		return
 	}
-	m.epoch++
+	left := m.epoch
+	m.leaveSpace(old & pteAddr)
+	m.enterSpace(v & pteAddr)
 	c.noteTable(b, 0, 4)
-	m.forgetData(viewUser, 0, lowerHalf)
-	m.forgetData(viewSuperAC, 0, lowerHalf)
-	if m.low {
-		// Few entries of many: a kernel's own are of the upper half.
-		t := &m.data[viewSuper]
-		m.filledLow.sweep(tlbSize, func(i int) bool {
-			if t[i].read <= lowerHalf {
-				t[i].forget()
-			}
-			return false
-		})
-		m.low = false
+	switch {
+	case c.SpaceChanged != nil:
+		c.SpaceChanged(left, m.epoch)
+	case c.CodeFlushed != nil:
+		c.CodeFlushed(0, lowerHalf)
 	}
-	c.flushCode(0, lowerHalf)
 }
 
 // flushRange forgets the linear addresses first to last, which are whole pages.
@@ -362,6 +362,10 @@ func (c *CPU) RevokeWrite(off uint64) {
 			e.forget()
 		}
 	}
+	m.revoked++
+	if watched {
+		m.giveUpAll()
+	}
 	g := m.grants[off>>mem.PageShift]
 	m.grants[off>>mem.PageShift] = 0
 	switch {
@@ -390,6 +394,7 @@ func (m *mmu) noteGrant(off uint64, i uint32) {
 
 // RevokeWrites takes fast-path permission to write away from all pages, after their Dirty flags were cleared.
 func (c *CPU) RevokeWrites() {
+	c.mmu.revoked++
 	for v := range c.mmu.data {
 		t := &c.mmu.data[v]
 		c.mmu.filled[v].sweep(tlbSize, func(i int) bool {
@@ -416,6 +421,9 @@ func (c *CPU) noteTable(off uint64, va uint64, level uint8) {
 	if t.level != 0 && (t.level != level || t.va != va) {
 		// It served another place before: nothing may remain from there.
 		c.flushTable(t)
+	}
+	if t.level != 0 && t.va <= lowerHalf && t.epoch != m.epoch {
+		m.giveUp(t.epoch)
 	}
 	*t = tableInfo{va: va, level: level, epoch: m.epoch}
 }
@@ -452,6 +460,7 @@ func (c *CPU) tableWrite(off uint64, n int) {
 	}
 	t := &m.tables[off>>mem.PageShift]
 	if c.LongMode() && c.idle(off, t) {
+		m.giveUp(t.epoch)
 		*t = tableInfo{}
 		c.RAM.ClearFlags(off, mem.Table)
 		return
@@ -485,10 +494,10 @@ func (c *CPU) tableWrite(off uint64, n int) {
 	}
 }
 
-// idle reports whether nothing that a table of 4-level paging said is known now. A
+// idle reports whether nothing that a table of 4-level paging said is in the TLBs now. A
 // root that is not in use says nothing: when it came out of use the lower half was
 // forgotten, and SetCR3 compares the upper one. The same goes for tables below it
-// that no walk has read since.
+// that no walk of this space has read.
 func (c *CPU) idle(off uint64, t *tableInfo) bool {
 	if t.level == 4 {
 		root, ok := c.RAM.Offset(c.CR3 & pteAddr)

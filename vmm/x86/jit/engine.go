@@ -23,7 +23,8 @@ const (
 	jumpSlots  = 16384    // of each table of jump targets
 	tableSlots = 1 << 16
 	noTarget   = 1 << 62 // no canonical address
-	numModes   = 3       // ViewSuper, ViewUser, ViewSuperAC
+	lowerHalf  = 1<<47 - 1
+	numModes   = 3 // ViewSuper, ViewUser, ViewSuperAC
 )
 
 // tables is the engine's part of the processor's area, which generated code uses.
@@ -165,6 +166,7 @@ type Engine struct {
 	pages    map[uint64][]*block    // by page of RAM
 	virtual  [2]map[uint64]struct{} // linear pages that the tables of jump targets name, by half
 	filled   [numModes]filled
+	spaces   spaces
 	crossed  []*block // of the upper half, that links lead to as if they lay in one page
 
 	observed []x86.Span // what the blocks know of ObservedCode
@@ -192,6 +194,10 @@ func New(c *x86.CPU, in *interp.Engine) (*Engine, error) {
 	c.CodeFlushed = func(first, last uint64) {
 		e.codeFlushed(first, last)
 		flushed(first, last)
+	}
+	c.SpaceChanged = func(old, new uint64) {
+		e.spaceChanged(old, new)
+		flushed(0, lowerHalf)
 	}
 	in.Dropped = e.flush
 	return e, nil
@@ -591,6 +597,11 @@ func (e *Engine) forgetLower() {
 	if len(e.virtual[0]) == 0 {
 		return
 	}
+	e.forgetSlots()
+	clear(e.virtual[0])
+}
+
+func (e *Engine) forgetSlots() {
 	for m := range e.tab.jumps {
 		f := &e.filled[m]
 		if f.n > len(f.at) {
@@ -608,7 +619,6 @@ func (e *Engine) forgetLower() {
 		}
 		f.n = 0
 	}
-	clear(e.virtual[0])
 }
 
 func (e *Engine) forget(mode int) {
@@ -633,6 +643,7 @@ func (e *Engine) reset() {
 	e.blocks = make(map[blockKey]*block)
 	e.pages = make(map[uint64][]*block)
 	e.virtual = [2]map[uint64]struct{}{{}, {}}
+	e.spaces = spaces{}
 	clear(e.table[:])
 	e.tab.scratch.generation++
 	for m := range e.tab.jumps {

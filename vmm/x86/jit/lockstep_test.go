@@ -417,7 +417,7 @@ func generate(seed uint64, forms []uint16) *program {
 		} else if f := x86.Forms()[in.Form]; f.Attr&x86.RepOK != 0 && g.IntN(10) != 0 {
 			constant(x86.RSI, g.value())
 			constant(x86.RDI, dataAt+uint64(g.IntN(0x1f00)))
-			constant(x86.RCX, uint64(g.IntN(40)))
+			constant(x86.RCX, uint64(max(0, g.IntN(48)-8)))
 		}
 		if g.IntN(6) == 0 {
 			p.code = append(p.code, 0x48|byte(g.IntN(8)), byte(g.IntN(8)*8+1), 0xc0|byte(g.IntN(64))&^0x20) // flags that may be computed again

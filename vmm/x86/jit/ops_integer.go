@@ -107,19 +107,21 @@ func (t *translator) emit() bool {
 }
 
 // repeat emits REP MOVS and REP STOS for runs that lie in one page, go upwards and fit
-// the budget: the host's own instruction, on the host's addresses. The rest is the interpreter's.
+// the budget: the host's own instruction, on the host's addresses; and for those of no
+// length, which kernels often have to copy behind the whole words. The rest is the interpreter's.
 func (t *translator) repeat(size int) bool {
 	a, in := &t.a, t.in
 	if in.Prefix&(x86.PrefixRep|x86.PrefixRepne) == 0 || in.AddrSize != 8 || in.Seg != x86.SegFlat {
 		return false
 	}
 	scale := map[int]uint8{1: 0, 2: 1, 4: 2, 8: 3}[size]
-	slow := t.slowExit()
+	slow, none := t.slowExit(), newLabel()
+	a.rr(ins{op: 0x85, size: 8}, hRCX, hRCX) // test
+	a.jcc(ccE, none)
 	a.extm(ins{op: 0xf7, size: 4}, 0, at(hRSP, offRFLAGS)) // test
 	a.imm32(x86.FlagDF)
 	a.jcc(ccNE, slow)
-	a.lea(hRAX, at(hRCX, -1))
-	a.aluImm(7, 8, hRAX, mem.PageSize-1) // none, or too many
+	a.aluImm(7, 8, hRCX, mem.PageSize)
 	a.jcc(ccA, slow)
 	a.rr(ins{op: 0x3b, size: 8}, hRCX, hBudget)
 	a.jcc(ccA, slow)
@@ -157,6 +159,7 @@ func (t *translator) repeat(size int) bool {
 	if movs {
 		a.rr(ins{op: 0x2b, size: 8}, hRSI, hR10)
 	}
+	a.bind(none)
 	return true
 }
 

@@ -487,23 +487,22 @@ func difference(a, b *rig) string {
 
 // TestRandomPrograms runs random programs on both engines.
 func TestRandomPrograms(t *testing.T) {
-	forms := testForms()
-	lockstep(t, func(seed uint64) *program { return generate(seed, forms) })
+	lockstep(t, generate, 400, 5, 40, 400)
 }
 
-// lockstep runs programs on both engines.
-func lockstep(t *testing.T, generate func(seed uint64) *program) *Stats {
-	t.Helper()
+// lockstep runs random programs on both engines, limit steps of each at the most, in strides
+// of up to one of the given numbers of steps.
+func lockstep(t *testing.T, make func(seed uint64, forms []uint16) *program, limit uint64, strides ...int) *Stats {
+	forms := testForms()
 	a, b := newRig(t, false), newRig(t, true)
-	const limit = 400
 	failed := 0
 	for i := range *lockCases {
 		seed := *lockSeed + uint64(i)
-		p := generate(seed)
+		p := make(seed, forms)
 		chunk := rand.New(rand.NewPCG(seed, 3))
 		a.prepare(p)
 		b.prepare(p)
-		most := []int{5, 40, limit}[chunk.IntN(3)]
+		most := strides[chunk.IntN(len(strides))]
 		for n := uint64(0); n < limit && a.c.Activity == x86.Active; {
 			k := 1 + uint64(chunk.IntN(most))
 			a.run(k)

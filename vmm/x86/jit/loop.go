@@ -26,16 +26,15 @@ import (
 
 const (
 	maxStreams = 6
-	// maxStride is the longest stride in bytes: with a longer one, few iterations fit a page.
-	maxStride = 256
-	// copies of a short body follow each other, so that one subtraction from the budget does for all.
-	copiesMax    = 2
-	copiesInsts  = 32
-	unlimited    = 1 << 20 // iterations, where no stream moves
-	strideShift  = 24      // of the reciprocal of a stride: exact for what fits a page
-	borrowedMax  = len(borrowable)
-	noStream     = -1
+	maxStride  = 256 // in bytes: with a longer one, few iterations fit a page
+	// A short body stands there several times, so that one subtraction from the budget does for all.
+	copiesMax   = 2
+	copiesInsts = 32 // of all copies
+
+	unlimited    = 1 << 20       // iterations, where no stream moves
+	strideShift  = 24            // of the reciprocal of a stride: exact for what fits a page
 	notEveryTime = math.MaxInt32 // a register that changes in other ways than by a constant an iteration
+	noStream     = -1
 )
 
 // borrowable lists the registers of the guest whose host registers a loop may use. The others
@@ -113,10 +112,10 @@ func (t *translator) loopOf() bool {
 		if s.stride < -maxStride || s.stride > maxStride || s.align && s.stride%16 != 0 || s.hi-s.lo > windowSpan {
 			return false
 		}
-		for free < borrowedMax && l.inUse&(1<<borrowable[free]) != 0 {
+		for free < len(borrowable) && l.inUse&(1<<borrowable[free]) != 0 {
 			free++
 		}
-		if free == borrowedMax {
+		if free == len(borrowable) {
 			return false
 		}
 		l.guests[i] = borrowable[free]

@@ -114,35 +114,8 @@ func affine(in *x86.Inst) bool {
 
 // TestRandomLoops runs random loops on both engines.
 func TestRandomLoops(t *testing.T) {
-	forms := testForms()
-	a, b := newRig(t, false), newRig(t, true)
-	const limit = 3000
-	failed := 0
-	for i := range *lockCases {
-		seed := *lockSeed + uint64(i)
-		p := generateLoop(seed, forms)
-		chunk := rand.New(rand.NewPCG(seed, 3))
-		a.prepare(p)
-		b.prepare(p)
-		most := []int{40, 500, limit}[chunk.IntN(3)]
-		for n := uint64(0); n < limit && a.c.Activity == x86.Active; {
-			k := 1 + uint64(chunk.IntN(most))
-			a.run(k)
-			b.run(k)
-			n += k
-			if d := difference(a, b); d != "" {
-				t.Errorf("seed %d (user %v): within %d steps\n%s%s%s", seed, p.user, n, d, p.firstDifference(t, n), p.list())
-				if failed++; failed == 3 {
-					t.FailNow()
-				}
-				break
-			}
-		}
-		b.c.Step = a.c.Step
-	}
-	s := &b.jit.Stats
-	t.Logf("%d steps, %d blocks, of which %d have a second body; %d exits to the interpreter", a.c.Step, s.Blocks, s.Loops, s.Slow)
-	if s.Loops < uint64(*lockCases)/10 {
+	s := lockstep(t, generateLoop, 3000, 40, 500, 3000)
+	if t.Logf("%d loops with a second body", s.Loops); s.Loops < uint64(*lockCases)/10 {
 		t.Errorf("%d of %d loops have a second body", s.Loops, *lockCases)
 	}
 }

@@ -274,7 +274,7 @@ func (t *translator) emitBlock() {
 	}
 }
 
-// instruction translates instruction i of the block.
+// instruction translates the instruction in work.
 func (t *translator) instruction() {
 	t.in = &t.insts[t.i]
 	t.next = t.b.rip + uint64(t.in.pos) + uint64(t.in.Len)

@@ -487,18 +487,18 @@ func difference(a, b *rig) string {
 
 // TestRandomPrograms runs random programs on both engines.
 func TestRandomPrograms(t *testing.T) {
-	lockstep(t, generate, 400, 5, 40, 400)
+	forms := testForms()
+	lockstep(t, func(seed uint64) *program { return generate(seed, forms) }, 400, 5, 40, 400)
 }
 
 // lockstep runs random programs on both engines, limit steps of each at the most, in strides
 // of up to one of the given numbers of steps.
-func lockstep(t *testing.T, make func(seed uint64, forms []uint16) *program, limit uint64, strides ...int) *Stats {
-	forms := testForms()
+func lockstep(t *testing.T, make func(seed uint64) *program, limit uint64, strides ...int) *Stats {
 	a, b := newRig(t, false), newRig(t, true)
 	failed := 0
 	for i := range *lockCases {
 		seed := *lockSeed + uint64(i)
-		p := make(seed, forms)
+		p := make(seed)
 		chunk := rand.New(rand.NewPCG(seed, 3))
 		a.prepare(p)
 		b.prepare(p)

@@ -114,7 +114,8 @@ func affine(in *x86.Inst) bool {
 
 // TestRandomLoops runs random loops on both engines.
 func TestRandomLoops(t *testing.T) {
-	s := lockstep(t, generateLoop, 3000, 40, 500, 3000)
+	forms := testForms()
+	s := lockstep(t, func(seed uint64) *program { return generateLoop(seed, forms) }, 3000, 40, 500, 3000)
 	if t.Logf("%d loops with a second body", s.Loops); s.Loops < uint64(*lockCases)/10 {
 		t.Errorf("%d of %d loops have a second body", s.Loops, *lockCases)
 	}

@@ -33,7 +33,7 @@ func TestX87Programs(t *testing.T) {
 		p := generate(seed, mix)
 		gen{r}.x87(p)
 		return p
-	})
+	}, 400, 5, 40, 400)
 	// Some are always left to the interpreter: those that are computed, and those that store or load everything.
 	for form, n := range s.Fallbacks {
 		f := x86.Forms()[form]

@@ -21,6 +21,8 @@ func (t *translator) emitVector() bool {
 		return false
 	}
 	switch in.Op {
+	case x86.OpLDMXCSR, x86.OpSTMXCSR:
+		return t.mxcsr(in.Op == x86.OpSTMXCSR)
 	case x86.OpMOVD, x86.OpMOVQ, x86.OpVector:
 	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh,
 		x86.OpVectorFP, x86.OpVectorFlags, x86.OpVectorFPFlags, x86.OpVectorImplicit, x86.OpVectorString:
@@ -96,6 +98,33 @@ func (t *translator) emitVector() bool {
 	case x86.OpVectorFlags, x86.OpVectorFPFlags, x86.OpVectorString:
 		t.wrote(flagsAll)
 	}
+	return true
+}
+
+// mxcsr translates LDMXCSR and STMXCSR: the host's register is the guest's, while that masks all exceptions.
+func (t *translator) mxcsr(store bool) bool {
+	a, in := &t.a, t.in
+	if !simpleAddress(in) {
+		return false
+	}
+	t.needVectors()
+	t.saveFlags()
+	m, ok := t.guest(in, 4, store, false)
+	if !ok {
+		return false
+	}
+	if store {
+		a.extm(ins{op: 0x0fae, size: 4}, 3, m)
+		return true
+	}
+	const masked = 0x1f80
+	slow := t.slowExit()
+	a.rm(ins{op: 0x8b, size: 4}, hRAX, m)
+	a.aluImm(4, 4, hRAX, masked|^x86.MXCSRMask)
+	a.aluImm(7, 4, hRAX, masked)
+	a.jcc(ccNE, slow)
+	a.extm(ins{op: 0x0fae, size: 4}, 2, m)
+	t.clobbered()
 	return true
 }
 

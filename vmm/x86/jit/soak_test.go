@@ -3,7 +3,9 @@
 package jit
 
 import (
+	"encoding/binary"
 	"io"
+	"math/bits"
 	"runtime/debug"
 	"runtime/pprof"
 	"sync"
@@ -19,15 +21,15 @@ func TestSurvivesCollectorAndSignals(t *testing.T) {
 	if err := pprof.StartCPUProfile(io.Discard); err == nil {
 		defer pprof.StopCPUProfile()
 	}
-	// l: add rax,[rbx]; mov [rbx+8],rax; paddq xmm1,xmm2; lea rdx,[rax+rcx]; cmp rdx,rax; je l; dec rcx; jmp l
-	p := &program{code: []byte{0x48, 0x03, 0x03, 0x48, 0x89, 0x43, 8, 0x66, 0x0f, 0xd4, 0xca, 0x48, 0x8d, 0x14, 0x08,
-		0x48, 0x39, 0xc2, 0x74, 0xec, 0x48, 0xff, 0xc9, 0xeb, 0xe7}}
+	// l: add rax,[rbx]; mov [rbx+8],rax; paddq xmm1,xmm2; fld1; faddp; lea rdx,[rax+rcx]; cmp rdx,rax; je l; dec rcx; jmp l
+	p := &program{code: []byte{0x48, 0x03, 0x03, 0x48, 0x89, 0x43, 8, 0x66, 0x0f, 0xd4, 0xca, 0xd9, 0xe8, 0xde, 0xc1,
+		0x48, 0x8d, 0x14, 0x08, 0x48, 0x39, 0xc2, 0x74, 0xe8, 0x48, 0xff, 0xc9, 0xeb, 0xe3}}
 	p.regs[x86.RBX], p.regs[x86.RSP], p.regs[x86.RCX] = dataAt, stackAt, 1<<40
 	p.data = []byte{3, 0, 0, 0, 0, 0, 0, 0}
-	p.fx[0], p.fx[1], p.fx[24], p.fx[25] = 0x7f, 3, 0x80, 0x1f
+	p.fx[0], p.fx[1], p.fx[4], p.fx[24], p.fx[25] = 0x7f, 3, 1, 0x80, 0x1f
 	p.fx[160+32] = 5
 	p.flags = x86.Flag1
-	const rounds, perRound = 20_000, 8 * 500
+	const rounds, perRound = 20_000, 10 * 500
 	stop := make(chan struct{})
 	var garbage, work sync.WaitGroup
 	garbage.Go(func() {
@@ -48,9 +50,12 @@ func TestSurvivesCollectorAndSignals(t *testing.T) {
 			for range rounds {
 				r.run(perRound)
 			}
-			const n = rounds * perRound / 8
+			const n = rounds * perRound / 10
 			if got := r.c.Regs[x86.RAX]; got != 3*n {
 				t.Errorf("rax = %d, want %d", got, 3*n)
+			}
+			if got := binary.LittleEndian.Uint64(r.c.FX[32:]); got != n<<bits.LeadingZeros64(n) {
+				t.Errorf("st0 has mantissa %#x, want that of %d", got, n)
 			}
 			if got := r.c.XMM(1)[0]; got != byte(5*n&0xff) {
 				t.Errorf("xmm1 = %#x, want %#x", got, byte(5*n&0xff))

@@ -589,7 +589,7 @@ func regsWritten(in *guestInst) uint16 {
 		if o := x86.FormOperands(in.Form); o[0].Kind == 'V' || o[0].Kind == 'U' {
 			return 0
 		}
-	case x86.OpX87, x86.OpX87Store, x86.OpX87Flags, x86.OpFLDCW, x86.OpFNSTCW, x86.OpFWAIT:
+	case x86.OpX87, x86.OpX87Store, x86.OpX87Flags, x86.OpFLDCW, x86.OpFNSTCW, x86.OpFWAIT, x86.OpLDMXCSR, x86.OpSTMXCSR:
 		return 0
 	case x86.OpFNSTSW:
 		if !in.IsMem {

@@ -16,7 +16,8 @@ func TestX87Programs(t *testing.T) {
 	var forms, others []uint16
 	for _, f := range testForms() {
 		switch row := x86.Forms()[f]; {
-		case row.Op == x86.OpFLDCW || row.Op == x86.OpX87Flags || row.Op == x86.OpFNSTCW || row.Op == x86.OpFNSTSW || row.Op == x86.OpEMMS || row.Op == x86.OpFWAIT:
+		case row.Op == x86.OpFLDCW || row.Op == x86.OpX87Flags || row.Op == x86.OpFNSTCW || row.Op == x86.OpFNSTSW || row.Op == x86.OpEMMS || row.Op == x86.OpFWAIT ||
+			row.Op == x86.OpLDMXCSR || row.Op == x86.OpSTMXCSR:
 			forms = append(forms, f, f, f, f) // of each, the translator does more than to emit it
 		case row.Attr&(x86.IsFPU|x86.IsMMX) != 0:
 			forms = append(forms, f)
@@ -74,9 +75,11 @@ func (g gen) x87(p *program) {
 	}
 	for range len(p.data) / 12 {
 		at := g.IntN(len(p.data)/2-5) * 2
-		switch g.IntN(4) {
+		switch g.IntN(5) {
 		case 0:
 			le.PutUint16(p.data[at:], uint16(g.Uint32())|0x3f) // a control word
+		case 4:
+			le.PutUint32(p.data[at:], uint32(g.Uint32()&0xffff|0x1f80)) // of the vector unit
 		case 1:
 			le.PutUint32(p.data[at:], math.Float32bits(float32(g.number())))
 		case 2:
@@ -161,6 +164,9 @@ func TestX87Cases(t *testing.T) {
 		{"MMX and back", "\x0f\x6f\x03\x0f\xfc\x43\x08\x0f\x7f\x43\x10\x0f\x77" + fld1 + "\xdd\x5b\x18", 3},
 		{"MMX in front of x87 without EMMS", "\x0f\xef\xc0" + fld1 + fnstsw, 1},
 		{"vectors, x87, vectors", "\x66\x0f\x58\xc1" + fld1 + "\x66\x0f\x58\xc1\xd9\xff" + "\x66\x0f\x58\xc1" + fldpi + "\xd9\xff" + fld1, 4},
+		{"MXCSR", "\x0f\xae\x5b\x10\x66\x81\x73\x10\x00\x60\x0f\xae\x53\x10\x66\x0f\x5e\xc1" + fld1 + "\x0f\xae\x5b\x20" + loop + "\xe8", 3},
+		{"MXCSR that unmasks", "\x0f\xae\x5b\x10\x66\x81\x73\x10\x80\x00\x0f\xae\x53\x10\x66\x0f\x5e\xc1" + fld1, 6},
+		{"MXCSR that cannot be", "\x0f\xae\x5b\x10\xc6\x43\x12\x01\x0f\xae\x53\x10\x66\x0f\x5e\xc1" + fld1, 4},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &program{code: append([]byte(tt.code), 0xf4), data: make([]byte, 0x3000), flags: x86.Flag1}

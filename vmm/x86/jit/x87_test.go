@@ -13,7 +13,7 @@ import (
 
 // TestX87Programs runs random programs of x87 and MMX instructions, with others between them, on both engines.
 func TestX87Programs(t *testing.T) {
-	var forms, others []uint16
+	var forms, others, looping []uint16
 	for _, f := range testForms() {
 		switch row := x86.Forms()[f]; {
 		case row.Op == x86.OpFLDCW || row.Op == x86.OpX87Flags || row.Op == x86.OpFNSTCW || row.Op == x86.OpFNSTSW || row.Op == x86.OpEMMS || row.Op == x86.OpFWAIT ||
@@ -21,6 +21,9 @@ func TestX87Programs(t *testing.T) {
 			forms = append(forms, f, f, f, f) // of each, the translator does more than to emit it
 		case row.Attr&(x86.IsFPU|x86.IsMMX) != 0:
 			forms = append(forms, f)
+			if row.Op != x86.OpX87Soft && (row.Op < x86.OpFLDENV || row.Op > x86.OpFNSAVE) {
+				looping = append(looping, f)
+			}
 		default:
 			others = append(others, f)
 		}
@@ -35,6 +38,17 @@ func TestX87Programs(t *testing.T) {
 		gen{r}.x87(p)
 		return p
 	}, 400, 5, 40, 400)
+	t.Run("loops", func(t *testing.T) {
+		forms := append(looping, others[:len(others)/8]...)
+		s := lockstep(t, func(seed uint64) *program {
+			p := generateLoop(seed, forms)
+			gen{rand.New(rand.NewPCG(seed, 19))}.x87(p)
+			return p
+		}, 3000, 40, 500, 3000)
+		if t.Logf("%d loops with a second body", s.Loops); s.Loops < uint64(*lockCases)/10 {
+			t.Errorf("%d of %d loops have a second body", s.Loops, *lockCases)
+		}
+	})
 	// Some are always left to the interpreter: those that are computed, and those that store or load everything.
 	for form, n := range s.Fallbacks {
 		f := x86.Forms()[form]

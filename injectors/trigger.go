@@ -454,32 +454,25 @@ func (o *onVector) arm(a *armed) (func(), error) {
 	return func() { a.s.m.Unobserve(ob) }, nil
 }
 
-type onSyscall struct {
-	any bool
-	nr  uint64
-}
+type onSyscall struct{ numbers vmm.Span }
 
 func parseSyscall(arg string) (condition, error) {
 	if arg == "" {
-		return &onSyscall{any: true}, nil
+		return &onSyscall{vmm.Everywhere}, nil
 	}
 	if nr, ok := syscallNumber(arg); ok {
-		return &onSyscall{nr: nr}, nil
+		return &onSyscall{vmm.Span{First: nr, Last: nr}}, nil
 	}
 	n, err := ParseUint(arg)
 	if err != nil {
 		return nil, fmt.Errorf("no system call %q%s; numbers work too", arg, didYouMean(arg, syscallNames[:]))
 	}
-	return &onSyscall{nr: n}, nil
+	return &onSyscall{vmm.Span{First: n, Last: n}}, nil
 }
 
 func (o *onSyscall) bind(Symbols) error { return nil }
 func (o *onSyscall) arm(a *armed) (func(), error) {
-	ob := &vmm.Observer{SystemCall: func(c *x86.CPU) {
-		if o.any || c.Regs[x86.RAX] == o.nr {
-			a.seen(c, after)
-		}
-	}}
+	ob := &vmm.Observer{Calls: o.numbers, SystemCall: func(c *x86.CPU) { a.seen(c, after) }}
 	a.s.m.Observe(ob)
 	return func() { a.s.m.Unobserve(ob) }, nil
 }

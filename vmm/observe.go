@@ -29,7 +29,8 @@ type Observer struct {
 	Access func(c *x86.CPU, va uint64, n int, kind x86.Access)
 	// Delivered is called when an exception or interrupt was delivered.
 	Delivered func(c *x86.CPU, e x86.Exception)
-	// SystemCall is called before SYSCALL or SYSENTER.
+	// SystemCall is called before SYSCALL or SYSENTER with a number in Calls, in RAX.
+	Calls      Span
 	SystemCall func(c *x86.CPU)
 	// Output is called with each byte of the console.
 	Output func(b byte)
@@ -59,14 +60,17 @@ func (m *Machine) Unobserve(o *Observer) {
 
 // observe connects the processors to what the observers want to see.
 func (m *Machine) observe() {
-	var code, data, delivered, calls bool
+	var code, data, delivered bool
+	var calls []Span
 	m.observesAll = false
 	for _, o := range m.observers {
 		code = code || o.seesCode()
 		m.observesAll = m.observesAll || o.seesCode() && o.Code.Last-o.Code.First > 1<<30
 		data = data || o.Access != nil
 		delivered = delivered || o.Delivered != nil
-		calls = calls || o.SystemCall != nil
+		if o.SystemCall != nil {
+			calls = append(calls, o.Calls)
+		}
 	}
 	for _, c := range m.CPUs {
 		c.Delivered, c.SystemCall = nil, nil
@@ -79,10 +83,14 @@ func (m *Machine) observe() {
 				}
 			}
 		}
-		if calls {
+		if len(calls) > 0 {
+			c.SystemCalls = calls[0]
+			for _, s := range calls {
+				c.SystemCalls = Span{First: min(c.SystemCalls.First, s.First), Last: max(c.SystemCalls.Last, s.Last)}
+			}
 			c.SystemCall = func() {
 				for _, o := range m.observers {
-					if o.SystemCall != nil {
+					if o.SystemCall != nil && o.Calls.Overlaps(c.Regs[x86.RAX], c.Regs[x86.RAX]) {
 						o.SystemCall(c)
 					}
 				}

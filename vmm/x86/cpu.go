@@ -70,8 +70,9 @@ type CPU struct {
 	Delivered func(e Exception)
 	// FERR is called when an x87 instruction finds an error that CR0.NE leaves to an interrupt.
 	FERR func()
-	// SystemCall is called before SYSCALL or SYSENTER changes anything.
-	SystemCall func()
+	// SystemCall is called before SYSCALL or SYSENTER changes anything, where RAX is in SystemCalls.
+	SystemCall  func()
+	SystemCalls Span
 	// Delivering is set while an exception or interrupt is delivered, and DeliveredAt is the step at which that was done last.
 	Delivering  bool
 	DeliveredAt uint64

@@ -126,9 +126,7 @@ func (c *CPU) Syscall() {
 	if c.EFER&EFERSCE == 0 {
 		c.Raise(VecUD)
 	}
-	if c.SystemCall != nil {
-		c.SystemCall()
-	}
+	c.noteSystemCall()
 	c.Regs[RCX] = c.Regs[RIP]
 	c.Regs[R11] = c.Flags() &^ FlagRF
 	c.Regs[RIP] = c.LSTAR
@@ -182,9 +180,7 @@ func (c *CPU) Sysenter() {
 	if c.CR0&CR0PE == 0 || sel == 0 {
 		c.RaiseErr(VecGP, 0)
 	}
-	if c.SystemCall != nil {
-		c.SystemCall()
-	}
+	c.noteSystemCall()
 	c.Materialise()
 	c.RFLAGS &^= FlagVM | FlagIF
 	c.enter(sel)
@@ -277,6 +273,12 @@ func (c *CPU) noteFetch(la uint64, n int) {
 			c.Watch(off+la%mem.PageSize, k, Fetch)
 		}
 		la, n = c.wrap(la+uint64(k)), n-k
+	}
+}
+
+func (c *CPU) noteSystemCall() {
+	if c.SystemCall != nil && c.SystemCalls.Overlaps(c.Regs[RAX], c.Regs[RAX]) {
+		c.SystemCall()
 	}
 }
 

@@ -48,12 +48,15 @@ type scratch struct {
 	hostMXCSR      uint32
 	sseOK          uint32 // SSE instructions raise nothing by themselves
 	tsc            uint64 // the time-stamp counter where the budget will be spent
-	sysOK          uint32 // SYSCALL and SYSRET raise nothing, and nobody wants to see them
+	sysOK          uint32 // SYSCALL and SYSRET raise nothing
 	quiet          uint32 // no interrupt waits for IF
 	windows        [16]uint64
 	cut            uint64 // from the budget, by the second body of a loop
 	generation     uint32 // of links between pages of the upper half: another whenever such a page may lie elsewhere
 	beforeSTI      uint32 // RFLAGS as the last STI found them
+	sysFirst       uint64 // somebody wants to see system calls with numbers from here,
+	sysSpan        uint64 // so far,
+	sysSeen        uint32 // if this is not 0
 }
 
 const (
@@ -71,6 +74,9 @@ const (
 	sCut        = sWindows + 16*8
 	sGeneration = sCut + 8
 	sBeforeSTI  = sGeneration + 4
+	sSysFirst   = sBeforeSTI + 4
+	sSysSpan    = sSysFirst + 8
+	sSysSeen    = sSysSpan + 8
 )
 
 type exitKind uint8
@@ -466,7 +472,8 @@ func (e *Engine) enter(at int, budget uint64) (x *exit, left uint64) {
 	s.sseOK = bit(e.sseOK())
 	e.tab.x87.ok = bit(e.x87OK())
 	const masked = x86.FlagAC | x86.FlagTF
-	s.sysOK = bit(c.EFER&x86.EFERSCE != 0 && c.SFMASK&masked == masked && c.SystemCall == nil)
+	s.sysOK = bit(c.EFER&x86.EFERSCE != 0 && c.SFMASK&masked == masked)
+	s.sysSeen, s.sysFirst, s.sysSpan = bit(c.SystemCall != nil), c.SystemCalls.First, c.SystemCalls.Last-c.SystemCalls.First
 	s.tsc = e.tscOffset + c.TSCAdjust + c.Step + budget
 	e.Stats.Enters++
 	enter(e.mem.addr(e.prologue), e.layout.State+bias)

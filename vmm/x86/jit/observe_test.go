@@ -217,3 +217,51 @@ func TestAbandonInShadow(t *testing.T) {
 		}
 	}
 }
+
+// TestObservedSystemCalls makes system calls 0 to 49 and ^0, and looks at some of them: only those cost anything.
+func TestObservedSystemCalls(t *testing.T) {
+	p := &program{user: true, flags: x86.Flag1, code: []byte{
+		0x31, 0xdb, // xor ebx, ebx
+		0x48, 0x89, 0xd8, // 1: mov rax, rbx
+		0x0f, 0x05, // syscall
+		0xff, 0xc3, // inc ebx
+		0x83, 0xfb, 50, // cmp ebx, 50
+		0x75, 0xf4, // jnz 1b
+		0x48, 0x83, 0xc8, 0xff, // or rax, -1
+		0x0f, 0x05, // syscall
+		0xeb, 0xfe, // jmp .
+	}}
+	const handler = 0x100 // mov edi, eax; sysretq
+	p.code = append(p.code, make([]byte, handler-len(p.code))...)
+	p.code = append(p.code, 0x89, 0xc7, 0x48, 0x0f, 0x07)
+	for _, c := range []struct {
+		name string
+		span *x86.Span
+		want int
+	}{{"none", nil, 0}, {"never made", &x86.Span{First: 50, Last: 1 << 40}, 0}, {"some", &x86.Span{First: 7, Last: 9}, 3},
+		{"the first", &x86.Span{}, 1}, {"the last", &x86.Span{First: ^uint64(0), Last: ^uint64(0)}, 1}, {"all", &x86.Span{Last: ^uint64(0)}, 51}} {
+		t.Run(c.name, func(t *testing.T) {
+			var seen [2][]sight
+			a, b := newRig(t, false), newRig(t, true)
+			for i, r := range []*rig{a, b} {
+				r.prepare(p)
+				r.c.InterruptPending = func() bool { return false }
+				r.c.STAR, r.c.LSTAR, r.c.SFMASK = 8<<32|0x10<<48, codeAt+handler, x86.FlagAC|x86.FlagTF|x86.FlagIF
+				if c.span != nil {
+					r.c.SystemCalls = *c.span
+					r.c.SystemCall = func() { seen[i] = append(seen[i], sight{step: r.c.Step, la: r.c.Regs[x86.RAX]}) }
+				}
+				r.run(1000)
+			}
+			if d := difference(a, b); d != "" {
+				t.Error(d)
+			}
+			if !slices.Equal(seen[0], seen[1]) || len(seen[0]) != c.want {
+				t.Errorf("saw %d, with the translator %d; want %d\n%x\n%x", len(seen[0]), len(seen[1]), c.want, seen[0], seen[1])
+			}
+			if n := b.jit.Stats.Slow; n > uint64(c.want)+10 {
+				t.Errorf("%d exits for %d calls that are looked at", n, c.want)
+			}
+		})
+	}
+}

@@ -223,6 +223,18 @@ func (t *translator) syscall() bool {
 	slow := t.slowExit()
 	a.aluImmMem(7, 4, t.e.scratchAt(sSysOK), 0)
 	a.jcc(ccE, slow)
+	a.aluImmMem(7, 4, t.e.scratchAt(sSysSeen), 0)
+	seen := newLabel()
+	a.jcc(ccNE, seen)
+	back := &label{at: len(a.b)}
+	t.cold = append(t.cold, func() {
+		a.bind(seen)
+		a.mov(hRAX, hostOf[x86.RAX])
+		a.rm(ins{op: 0x2b, size: 8}, hRAX, t.e.scratchAt(sSysFirst))
+		a.rm(ins{op: 0x3b, size: 8}, hRAX, t.e.scratchAt(sSysSpan))
+		a.jcc(ccBE, slow)
+		a.jmp(back)
+	})
 	t.mode = x86.ViewSuper
 	a.load(hRAX, at(hRSP, offLSTAR))
 	j := t.lookup(slow)

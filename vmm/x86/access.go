@@ -225,7 +225,13 @@ func (c *CPU) check(va uint64, n int, kind Access) {
 // LoadBytes reads len(p) bytes of any number.
 func (c *CPU) LoadBytes(va uint64, p []byte) {
 	for len(p) > 0 {
-		k := min(len(p), 8, mem.PageSize-int(va%mem.PageSize))
+		k := min(len(p), mem.PageSize-int(va%mem.PageSize))
+		if s := c.HostSpan(va, k, Read); s != nil {
+			copy(p, s)
+			p, va = p[k:], c.wrap(va+uint64(k))
+			continue
+		}
+		k = min(k, 8)
 		for k&(k-1) != 0 {
 			k &= k - 1
 		}
@@ -239,7 +245,13 @@ func (c *CPU) LoadBytes(va uint64, p []byte) {
 // StoreBytes writes p. Preconditions: the caller has probed the range if a fault in its middle must change nothing.
 func (c *CPU) StoreBytes(va uint64, p []byte) {
 	for len(p) > 0 {
-		k := min(len(p), 8, mem.PageSize-int(va%mem.PageSize))
+		k := min(len(p), mem.PageSize-int(va%mem.PageSize))
+		if s := c.HostSpan(va, k, Write); s != nil {
+			copy(s, p)
+			p, va = p[k:], c.wrap(va+uint64(k))
+			continue
+		}
+		k = min(k, 8)
 		for k&(k-1) != 0 {
 			k &= k - 1
 		}

@@ -2,8 +2,13 @@
 
 package jit
 
-// spacesMax is how many address spaces are remembered besides the one in use.
-const spacesMax = 8
+const (
+	// spacesMax is how many address spaces are remembered besides the one in use.
+	spacesMax = 8
+	// spaceSlots is how many jump targets of a mode are worth it. Where there were more, most have been of no use for
+	// long; those that are will be known again, and be all that is.
+	spaceSlots = 64
+)
 
 // spaces is what the tables of jump targets said of the lower half in address spaces that are not in use.
 type spaces struct {
@@ -34,9 +39,9 @@ func (e *Engine) spaceChanged(old, new uint64) {
 	for m := range e.tab.jumps {
 		f, t := &e.filled[m], &e.tab.jumps[m]
 		s.slots[m] = s.slots[m][:0]
-		if f.n > len(f.at) {
+		if f.n > spaceSlots {
 			s.name = 0
-			continue
+			break
 		}
 		for _, i := range f.at[:f.n] {
 			if t[i].rip <= lowerHalf { // it may be listed twice
@@ -44,13 +49,16 @@ func (e *Engine) spaceChanged(old, new uint64) {
 				t[i].rip = noTarget
 			}
 		}
+		f.n = 0
+	}
+	if s.name == 0 {
+		e.forgetSlots()
 	}
 	if s.virtual == nil {
 		s.virtual = map[uint64]struct{}{}
 	}
 	clear(s.virtual)
 	e.virtual[0], s.virtual = s.virtual, e.virtual[0]
-	e.forgetSlots()
 	for k := range e.spaces.all {
 		s := &e.spaces.all[k]
 		if s.name != new {

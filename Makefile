@@ -4,6 +4,8 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GUEST       := .cache/guest
 SOAK        ?= 1h
 ROUNDS      ?= 3
+# Hosts without the translator, of either byte order.
+OTHERS      := arm64 s390x
 
 .PHONY: all setup build guest bare check test demo bench soak clean
 
@@ -28,6 +30,7 @@ check: setup
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
+	@for arch in $(OTHERS); do echo "GOARCH=$$arch go vet ./..."; GOARCH=$$arch go vet ./... || exit 1; done
 	go run $(STATICCHECK) ./...
 
 # go test comes last: its closing lines are the run's.

@@ -1,3 +1,5 @@
+//go:build linux && amd64
+
 package oracle
 
 // Where things lie, for the processor and for the interpreter alike. All addresses

@@ -1,6 +1,7 @@
 package x86
 
 import (
+	"encoding/binary"
 	"fmt"
 	"unsafe"
 
@@ -26,7 +27,7 @@ func (c *CPU) Load8(va uint64) uint8 {
 // Load16 reads two bytes at linear address va.
 func (c *CPU) Load16(va uint64) uint16 {
 	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.read == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-2 {
-		return *(*uint16)(e.host(va))
+		return binary.LittleEndian.Uint16((*[2]byte)(e.host(va))[:])
 	}
 	return uint16(c.loadSlow(va, 2))
 }
@@ -34,7 +35,7 @@ func (c *CPU) Load16(va uint64) uint16 {
 // Load32 reads four bytes at linear address va.
 func (c *CPU) Load32(va uint64) uint32 {
 	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.read == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-4 {
-		return *(*uint32)(e.host(va))
+		return binary.LittleEndian.Uint32((*[4]byte)(e.host(va))[:])
 	}
 	return uint32(c.loadSlow(va, 4))
 }
@@ -42,7 +43,7 @@ func (c *CPU) Load32(va uint64) uint32 {
 // Load64 reads eight bytes at linear address va.
 func (c *CPU) Load64(va uint64) uint64 {
 	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.read == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-8 {
-		return *(*uint64)(e.host(va))
+		return binary.LittleEndian.Uint64((*[8]byte)(e.host(va))[:])
 	}
 	return c.loadSlow(va, 8)
 }
@@ -59,7 +60,7 @@ func (c *CPU) Store8(va uint64, v uint8) {
 // Store16 writes two bytes at linear address va.
 func (c *CPU) Store16(va uint64, v uint16) {
 	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.write == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-2 {
-		*(*uint16)(e.host(va)) = v
+		binary.LittleEndian.PutUint16((*[2]byte)(e.host(va))[:], v)
 		return
 	}
 	c.storeSlow(va, uint64(v), 2)
@@ -68,7 +69,7 @@ func (c *CPU) Store16(va uint64, v uint16) {
 // Store32 writes four bytes at linear address va.
 func (c *CPU) Store32(va uint64, v uint32) {
 	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.write == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-4 {
-		*(*uint32)(e.host(va)) = v
+		binary.LittleEndian.PutUint32((*[4]byte)(e.host(va))[:], v)
 		return
 	}
 	c.storeSlow(va, uint64(v), 4)
@@ -77,7 +78,7 @@ func (c *CPU) Store32(va uint64, v uint32) {
 // Store64 writes eight bytes at linear address va.
 func (c *CPU) Store64(va uint64, v uint64) {
 	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.write == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-8 {
-		*(*uint64)(e.host(va)) = v
+		binary.LittleEndian.PutUint64((*[8]byte)(e.host(va))[:], v)
 		return
 	}
 	c.storeSlow(va, v, 8)

@@ -1,7 +1,7 @@
 package x86
 
-// Vector operations. Most need no name of their own: what they compute, the
-// host's unit computes, and only the operands matter, which the table says.
+// Vector operations. Most need no name of their own: what they compute, package
+// fpu computes, and only the operands matter, which the table says.
 const (
 	OpVector   Op = opVectorBase + iota // no MXCSR
 	OpVectorFP                          // MXCSR: rounding, exceptions

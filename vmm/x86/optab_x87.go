@@ -2,7 +2,7 @@ package x86
 
 // x87 operations.
 const (
-	OpX87      Op = opX87Base + iota // executed by the host's unit; a memory operand is read
+	OpX87      Op = opX87Base + iota // executed by package fpu; a memory operand is read
 	OpX87Store                       // the memory operand is written
 	OpX87Flags                       // RFLAGS are an operand or a result
 	OpX87Soft                        // transcendentals, which differ between processors

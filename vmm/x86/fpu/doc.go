@@ -1,12 +1,19 @@
-// Package fpu executes floating-point and vector instructions on the host's own
-// unit: exact and cheap. For each instruction it generates once a stub of a few
-// bytes that loads the operands and the guest's control state, executes that one
-// instruction and stores the result; a trampoline in assembly calls it.
+// Package fpu executes the guest's floating-point and vector instructions, one at a time: on amd64 on the
+// host's own unit, exact and cheap; on other hosts in software, exact too.
+//
+//	fpu.go            Context, where operands and results are; Unit, which makes an instruction a Stub and calls it
+//	native_*.go       stubs for the host's unit, with a trampoline in assembly
+//	soft.go           an instruction taken apart, and made a function
+//	soft_integer.go   MMX and SSE integer instructions, moves and shuffles
+//	soft_float.go     SSE floating point
+//	soft_x87.go       x87: the register stack, the condition code, loads and stores
+//	softfloat         arithmetic, for SSE and x87 alike
 //
 // # What may a stub do?
 //
-// It runs on the goroutine's stack below a NOSPLIT frame and uses none of it but
-// the return address. It touches RAX, RDI, the vector and x87 registers, all free
+// For each instruction, a stub of a few bytes is generated once that loads the operands and the guest's control
+// state, executes that one instruction and stores the result. It runs on the goroutine's stack below a NOSPLIT
+// frame and uses none of it but the return address. It touches RAX, RCX, RDX, RDI, the vector and x87 registers, all free
 // under ABI0, and puts the host's MXCSR back. x87 state is left as FNINIT leaves
 // it, which is what Go expects. SSE exceptions are all masked while it runs, whatever
 // the guest wants: the caller compares the flags that were raised with the guest's
@@ -18,6 +25,10 @@
 //
 // SSE and basic x87 arithmetic is defined to the bit by IEEE 754 and the SDM.
 // What is not (RCPPS, RSQRTPS and their scalar forms, the x87 transcendentals) is
-// not executed on the host but computed in software, by the interpreter. The pointers
+// not executed here but computed by the interpreter. The pointers
 // FIP, FDP and FOP, which vendors save differently, are the caller's business.
+//
+// The software is held to the host's unit by a test in package interp, which runs each instruction that
+// the interpreter has executed here, with each immediate, on both, and compares everything: results, flags,
+// tags and the condition code. Where the SDM leaves something open, the software does as that unit did.
 package fpu

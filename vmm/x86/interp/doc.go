@@ -21,6 +21,12 @@
 // must be looked at between any two instructions (single-step, breakpoints,
 // interrupt shadows, a trace) takes the careful path, one instruction a time.
 //
+// # What computes floating point?
+//
+// Vector and x87 instructions go to package fpu, whole: to the host's own unit, or to software that a test here holds
+// to it. What processors compute differently is computed here: reciprocal approximations, transcendentals, and how far
+// FPREM gets in one step.
+//
 // # What is cached?
 //
 // Blocks lie in one page. An instruction that crosses into another is decoded

@@ -93,10 +93,9 @@ type vectorPlan struct {
 	rmSize   int
 	gprSize  int
 	isString bool
-	toXMM    bool
 }
 
-// vectorOp makes a selector for instructions that the host's unit executes.
+// vectorOp makes a selector for instructions that package fpu executes.
 func vectorOp(class fpu.Class) selector {
 	return func(in *x86.Inst) x86.Handler {
 		p := planVector(class, in)
@@ -107,11 +106,7 @@ func vectorOp(class fpu.Class) selector {
 		h := func(c *x86.CPU, in *x86.Inst) {
 			guard(c, p.attr)
 			if p.stub == 0 {
-				if p.toXMM {
-					p.stub = c.FPU.VectorToXMM(p.class, code)
-				} else {
-					p.stub = c.FPU.Vector(p.class, code)
-				}
+				p.stub = c.FPU.Vector(p.class, code)
 			}
 			execVector(c, in, &p)
 		}
@@ -146,11 +141,13 @@ func planVector(class fpu.Class, in *x86.Inst) vectorPlan {
 	if p.class&fpu.Flags != 0 {
 		p.dst = 0
 	}
-	p.toXMM = p.class&fpu.MMX != 0 && p.dst == 'V'
+	if p.class&fpu.MMX != 0 && p.dst == 'V' {
+		p.class |= fpu.ToXMM
+	}
 	return p
 }
 
-// hostCode returns the bytes of the instruction with its operands where the stub has them.
+// hostCode returns the bytes of the instruction with its operands where package fpu has them.
 func hostCode(in *x86.Inst, p *vectorPlan) []byte {
 	var b []byte
 	enc := x86.Forms()[in.Form].Enc
@@ -250,7 +247,7 @@ func execVector(c *x86.CPU, in *x86.Inst, p *vectorPlan) {
 			u.GPR, u.GPR2, u.Count = c.Regs[x86.RAX], c.Regs[x86.RDX], c.Regs[x86.RCX]
 		}
 	}
-	if p.class&fpu.Float != 0 || p.toXMM {
+	if p.class&fpu.Float != 0 {
 		runFloat(c, in, p.stub)
 	} else {
 		u.Call(p.stub)

@@ -9,7 +9,7 @@ import (
 
 // x87Ops binds the x87 instructions.
 //
-// The host's unit executes one instruction at a time on a copy of the guest's
+// Package fpu executes one instruction at a time on a copy of the guest's
 // state. FIP, FDP and FOP, which vendors save differently,
 // are kept here: FIP and FOP of the last instruction that is not a control
 // instruction, FDP of the last one that raised an unmasked exception
@@ -131,7 +131,7 @@ func partialRemainder(c *x86.CPU, in *x86.Inst) bool {
 	fcw, fsw := le.Uint16(c.FX[0:]), le.Uint16(c.FX[2:])
 	unmasked := raised &^ fcw
 	if d < 64 || unmasked != 0 {
-		return false // the host's unit does the same as any
+		return false // all processors do the same
 	}
 	n := d&31 | 32
 	_, rest := bits.Div64(a>>(64-n), a<<n, b)

@@ -38,16 +38,17 @@ func (nothing) Random(*x86.CPU) uint64                  { return 4 }
 // The address space of a test: code on two pages, data on pages with different
 // permissions between unmapped ones, the code once more as data, a device.
 const (
-	codeAt   = 0x10000
-	stackAt  = 0x20800
-	dataAt   = 0x30000 // two pages; then one that is read-only, one that is unmapped
-	aliasAt  = 0x35000 // the first page of code
-	deviceAt = 0x36000
-	trapAt   = 0x1f000
-	idtAt    = 0x6000
-	gdtAt    = 0x7000
-	tssAt    = 0x7800
-	ramBytes = 1 << 20
+	codeAt    = 0x10000
+	stackAt   = 0x20800
+	dataAt    = 0x30000 // two pages; then one that is read-only, one that is unmapped
+	aliasAt   = 0x35000 // the first page of code
+	deviceAt  = 0x36000
+	dataBytes = 0x3000
+	trapAt    = 0x1f000
+	idtAt     = 0x6000
+	gdtAt     = 0x7000
+	tssAt     = 0x7800
+	ramBytes  = 1 << 20
 )
 
 type runner interface{ Run(until uint64) }
@@ -165,15 +166,17 @@ func (r *rig) run(n uint64) {
 
 // program is a random one, with where it starts from.
 type program struct {
-	seed  uint64
-	code  []byte
-	data  []byte
-	regs  [16]uint64
-	flags uint64
-	fx    [512]byte
-	cr0   uint64 // bits that are not as usual
-	ignne bool
-	user  bool
+	seed   uint64
+	limit  uint64 // steps
+	stride int    // steps at a time, at the most
+	code   []byte
+	data   []byte
+	regs   [16]uint64
+	flags  uint64
+	fx     [512]byte
+	cr0    uint64 // bits that are not as usual
+	ignne  bool
+	user   bool
 }
 
 type gen struct {
@@ -386,7 +389,7 @@ func generate(seed uint64, forms []uint16) *program {
 	clear(p.fx[:32])
 	p.fx[0], p.fx[1] = 0x7f, 3
 	binary.LittleEndian.PutUint32(p.fx[24:], uint32(g.pick(0x1f80, 0x1f80, 0x1f80, 0x1f80, 0x1fa1, 0x9fc0, 0x7f80, 0x1d80)))
-	p.data = make([]byte, 0x3000)
+	p.data = make([]byte, dataBytes)
 	for i := range p.data {
 		p.data[i] = byte(g.Uint32())
 	}
@@ -448,7 +451,7 @@ func (p *program) list() string {
 		if x86.Decode(p.code[at:], 8, &in) != x86.DecodeOK {
 			break
 		}
-		if in.Op != x86.OpHLT && in.Op != x86.OpNOP {
+		if in.Op != x86.OpHLT && in.Op != x86.OpNOP && p.code[at] != 0x90 {
 			fmt.Fprintf(&s, "  %#x: % x\t%s\n", codeAt+at, p.code[at:at+int(in.Len)], x86.Forms()[in.Form].Syntax)
 		}
 		at += int(in.Len)
@@ -456,8 +459,8 @@ func (p *program) list() string {
 	return s.String()
 }
 
-// difference says how two processors and their memories differ, or nothing.
-func difference(a, b *rig) string {
+// differs says how two processors and their memories differ, or nothing.
+func differs(a, b *rig) string {
 	x, y := *a.c.State, *b.c.State
 	x.FlagRes, x.FlagAux, y.FlagRes, y.FlagAux = 0, 0, 0, 0
 	if x == y && bytes.Equal(a.c.RAM.Data(), b.c.RAM.Data()) {
@@ -492,35 +495,58 @@ func TestRandomPrograms(t *testing.T) {
 }
 
 // lockstep runs random programs on both engines, limit steps of each at the most, in strides
-// of up to one of the given numbers of steps.
+// of up to one of the given numbers of steps. What fails is shrunk and kept, for TestKeptPrograms.
 func lockstep(t *testing.T, make func(seed uint64) *program, limit uint64, strides ...int) *Stats {
-	a, b := newRig(t, false), newRig(t, true)
+	r := newPair(t)
 	failed := 0
 	for i := range *lockCases {
-		seed := *lockSeed + uint64(i)
-		p := make(seed)
-		chunk := rand.New(rand.NewPCG(seed, 3))
-		a.prepare(p)
-		b.prepare(p)
-		most := strides[chunk.IntN(len(strides))]
-		for n := uint64(0); n < limit && a.c.Activity == x86.Active; {
-			k := 1 + uint64(chunk.IntN(most))
-			a.run(k)
-			b.run(k)
-			n += k
-			if d := difference(a, b); d != "" {
-				t.Errorf("seed %d (user %v): within %d steps\n%s%s%s", seed, p.user, n, d, p.firstDifference(t, n), p.list())
-				if failed++; failed == 3 {
-					t.FailNow()
-				}
-				break
+		p := make(*lockSeed + uint64(i))
+		p.limit, p.stride = limit, strides[rand.New(rand.NewPCG(p.seed, 3)).IntN(len(strides))]
+		if n, d := r.differ(p); d != "" {
+			t.Errorf("seed %d (user %v): within %d steps\n%s%s", p.seed, p.user, n, d, r.explain(t, p))
+			if failed++; failed == 3 {
+				t.FailNow()
 			}
 		}
-		b.c.Step = a.c.Step
 	}
-	s := &b.jit.Stats
-	t.Logf("%d steps, %d blocks, %d instructions; %d exits to the interpreter", a.c.Step, s.Blocks, s.Insts, s.Slow)
+	s := &r.jit.jit.Stats
+	t.Logf("%d steps, %d blocks, %d instructions; %d exits to the interpreter", r.interp.c.Step, s.Blocks, s.Insts, s.Slow)
 	return s
+}
+
+// pair is both engines.
+type pair struct{ interp, jit *rig }
+
+func newPair(t testing.TB) *pair { return &pair{newRig(t, false), newRig(t, true)} }
+
+// differ runs a program on both engines, and returns after how many steps they were found to differ, and how.
+func (r *pair) differ(p *program) (within uint64, difference string) {
+	a, b := r.interp, r.jit
+	a.prepare(p)
+	b.prepare(p)
+	stride := rand.New(rand.NewPCG(p.seed, 4))
+	for n := uint64(0); n < p.limit && a.c.Activity == x86.Active; {
+		k := 1 + uint64(stride.IntN(p.stride))
+		a.run(k)
+		b.run(k)
+		n += k
+		if d := differs(a, b); d != "" {
+			b.c.Step = a.c.Step
+			return n, d
+		}
+	}
+	return 0, ""
+}
+
+// explain finds the least of a program that fails, keeps it, and says where it goes wrong.
+func (r *pair) explain(t *testing.T, p *program) string {
+	alone := newPair(t)
+	if _, d := alone.differ(p); d == "" {
+		return " but not when run alone\n"
+	}
+	p = alone.shrink(p)
+	n, _ := alone.differ(p)
+	return " shrunk and kept in " + p.keep(t) + "\n" + p.firstDifference(t, n) + p.list()
 }
 
 // firstDifference finds the first step after which the engines differ.
@@ -533,7 +559,7 @@ func (p *program) firstDifference(t *testing.T, within uint64) string {
 		rip := a.c.Regs[x86.RIP]
 		a.run(1)
 		b.run(n)
-		if d := difference(a, b); d != "" {
+		if d := differs(a, b); d != "" {
 			return fmt.Sprintf(" first at step %d, after the instruction at %#x:\n%s", n, rip, d)
 		}
 	}

@@ -85,7 +85,7 @@ func TestObservedInstructions(t *testing.T) {
 			a.run(k)
 			b.run(k)
 			n += k
-			if d := difference(a, b); d != "" {
+			if d := differs(a, b); d != "" {
 				t.Fatalf("seed %d, observing %#x: within %d steps\n%s%s", seed, spans, n, d, p.list())
 			}
 			if !slices.Equal(la.seen, lb.seen) {
@@ -253,7 +253,7 @@ func TestObservedSystemCalls(t *testing.T) {
 				}
 				r.run(1000)
 			}
-			if d := difference(a, b); d != "" {
+			if d := differs(a, b); d != "" {
 				t.Error(d)
 			}
 			if !slices.Equal(seen[0], seen[1]) || len(seen[0]) != c.want {

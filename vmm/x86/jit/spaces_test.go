@@ -78,7 +78,7 @@ func TestSpacesComeBack(t *testing.T) {
 			for _, g := range rigs {
 				g.run(n)
 			}
-			if d := difference(rigs[0], rigs[1]); d != "" {
+			if d := differs(rigs[0], rigs[1]); d != "" {
 				t.Fatalf("seed %d, run %d: %s", seed, step, d)
 			}
 			if r.IntN(8) == 0 {

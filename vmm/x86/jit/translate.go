@@ -577,17 +577,38 @@ func regsWritten(in *guestInst) uint16 {
 			return rm
 		}
 		return 0 // to an absolute address
-	case x86.OpINC, x86.OpDEC, x86.OpNOT, x86.OpNEG, x86.OpSHL, x86.OpSAL, x86.OpSHR, x86.OpSAR, x86.OpROL, x86.OpROR, x86.OpSETCC:
+	case x86.OpINC, x86.OpDEC, x86.OpNOT, x86.OpNEG, x86.OpSHL, x86.OpSAL, x86.OpSHR, x86.OpSAR, x86.OpROL, x86.OpROR, x86.OpRCL, x86.OpRCR,
+		x86.OpSHLD, x86.OpSHRD, x86.OpBTS, x86.OpBTR, x86.OpBTC, x86.OpSETCC:
 		return rm
-	case x86.OpMOVZX8, x86.OpMOVZX16, x86.OpMOVSX8, x86.OpMOVSX16, x86.OpMOVSXD, x86.OpLEA, x86.OpIMUL2, x86.OpIMUL3, x86.OpCMOVCC, x86.OpBSWAP:
+	case x86.OpMOVZX8, x86.OpMOVZX16, x86.OpMOVSX8, x86.OpMOVSX16, x86.OpMOVSXD, x86.OpLEA, x86.OpIMUL2, x86.OpIMUL3, x86.OpCMOVCC, x86.OpBSWAP,
+		x86.OpPOPCNT, x86.OpBSF, x86.OpBSR:
 		return bit(in.Reg)
+	case x86.OpXCHG:
+		if x86.FormOperands(in.Form)[0].Kind != 'Z' {
+			return bit(in.Reg) | rm
+		}
+		if in.Reg == x86.RAX {
+			return 0 // NOP
+		}
+		return bit(in.Reg) | 1<<x86.RAX
+	case x86.OpMUL, x86.OpIMUL1:
+		return 1<<x86.RAX | 1<<x86.RDX
+	case x86.OpCBW:
+		return 1 << x86.RAX
+	case x86.OpCWD:
+		return 1 << x86.RDX
 	case x86.OpPUSH:
 		return 1 << x86.RSP
-	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh:
+	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh, x86.OpVectorFlags, x86.OpVectorFPFlags, x86.OpVectorImplicit:
 		return 0
-	case x86.OpVector, x86.OpVectorFP:
-		if o := x86.FormOperands(in.Form); o[0].Kind == 'V' || o[0].Kind == 'U' {
+	case x86.OpVector, x86.OpVectorFP, x86.OpMOVD, x86.OpMOVQ:
+		switch x86.FormOperands(in.Form)[0].Kind {
+		case 'V', 'U', 'W', 'M':
 			return 0
+		case 'G':
+			return bit(in.Reg)
+		case 'E':
+			return rm
 		}
 	case x86.OpX87, x86.OpX87Store, x86.OpX87Flags, x86.OpFLDCW, x86.OpFNSTCW, x86.OpFWAIT, x86.OpLDMXCSR, x86.OpSTMXCSR:
 		return 0

@@ -210,10 +210,13 @@ func access(in *guestInst) (size int, write, ok bool) {
 	switch in.Op {
 	case x86.OpADD, x86.OpOR, x86.OpADC, x86.OpSBB, x86.OpAND, x86.OpSUB, x86.OpXOR, x86.OpMOV:
 		return size, ops[0].Kind == 'E', ops[0].Kind == 'E' || ops[0].Kind == 'G'
-	case x86.OpCMP, x86.OpTEST, x86.OpIMUL2, x86.OpIMUL3, x86.OpCMOVCC:
+	case x86.OpCMP, x86.OpTEST, x86.OpIMUL2, x86.OpIMUL3, x86.OpMUL, x86.OpIMUL1, x86.OpCMOVCC, x86.OpPOPCNT, x86.OpBSF, x86.OpBSR:
 		return size, false, true
-	case x86.OpINC, x86.OpDEC, x86.OpNOT, x86.OpNEG, x86.OpXCHG, x86.OpXADD, x86.OpCMPXCHG:
+	case x86.OpINC, x86.OpDEC, x86.OpNOT, x86.OpNEG, x86.OpXCHG, x86.OpXADD, x86.OpCMPXCHG,
+		x86.OpSHL, x86.OpSAL, x86.OpSHR, x86.OpSAR, x86.OpROL, x86.OpROR, x86.OpRCL, x86.OpRCR:
 		return size, true, true
+	case x86.OpMOVNTI:
+		return max(size, 4), true, true
 	case x86.OpMOVZX8, x86.OpMOVSX8:
 		return 1, false, true
 	case x86.OpMOVZX16, x86.OpMOVSX16:
@@ -224,14 +227,14 @@ func access(in *guestInst) (size int, write, ok bool) {
 		return 1, true, true
 	case x86.OpPUSH, x86.OpCALL, x86.OpJMP:
 		return 8, false, size == 8
-	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh, x86.OpMOVQ, x86.OpVector, x86.OpVectorFP:
+	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh, x86.OpMOVD, x86.OpMOVQ, x86.OpVector, x86.OpVectorFP,
+		x86.OpVectorFlags, x86.OpVectorFPFlags, x86.OpVectorImplicit:
 		if in.attr&x86.IsMMX != 0 {
 			return 0, false, false
 		}
-		write := ops[0].Kind == 'W' || ops[0].Kind == 'M'
-		for _, o := range ops {
-			if o.Kind == 'W' || o.Kind == 'M' {
-				return in.VectorSize(o), write, true
+		for i, o := range ops {
+			if o.Kind == 'W' || o.Kind == 'M' || o.Kind == 'E' {
+				return in.VectorSize(o), i == 0, true
 			}
 		}
 	}

@@ -198,7 +198,7 @@ func TestX87Cases(t *testing.T) {
 				for range 1000 / n {
 					a.run(n)
 					b.run(n)
-					if d := difference(a, b); d != "" {
+					if d := differs(a, b); d != "" {
 						t.Fatalf("%d instructions at a time:\n%s%s", n, d, p.list())
 					}
 				}

@@ -15,7 +15,11 @@ import (
 // lives plays a faulty recording and returns what its defects did.
 func (o *outcome) lives(t *testing.T) (all []vmm.Notice) {
 	t.Helper()
-	ob := &vmm.Observer{Notice: func(n vmm.Notice) { all = append(all, n) }}
+	ob := &vmm.Observer{Notice: func(n vmm.Notice) {
+		if n.Kind != vmm.NoticeBank {
+			all = append(all, n)
+		}
+	}}
 	if err := o.Seek(o.Start()); err != nil {
 		t.Fatal(err)
 	}

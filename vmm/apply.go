@@ -114,6 +114,7 @@ func (m *Machine) injectMCE(c *x86.CPU, f *Fault) error {
 	for range min(max(f.Count, 1), 1<<15) {
 		if f.Silent {
 			m.mcas[f.CPU].Report(int(f.Bank), rec)
+			m.reported(c, int(f.Bank), "without a signal")
 		} else {
 			m.report(c, int(f.Bank), rec)
 		}

@@ -131,6 +131,7 @@ func (b *bus) ReadMSR(c *x86.CPU, msr uint32) (uint64, bool) {
 	if v, handled, ok := b.m.lapics[c.ID].ReadMSR(msr); handled {
 		return v, ok
 	}
+	b.m.bankRead(c, msr)
 	v, handled, ok := b.m.mcas[c.ID].ReadMSR(msr)
 	return v, handled && ok
 }
@@ -141,6 +142,7 @@ func (b *bus) WriteMSR(c *x86.CPU, msr uint32, v uint64) bool {
 	if handled, ok := b.m.lapics[c.ID].WriteMSR(msr, v); handled {
 		return ok
 	}
+	b.m.bankWritten(c, msr, v)
 	handled, ok := b.m.mcas[c.ID].WriteMSR(msr, v)
 	return handled && ok
 }

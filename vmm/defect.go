@@ -43,6 +43,8 @@ const (
 	DefectECC
 	// DefectCache is nothing that can be planted: an injector's model of a cache tells of itself under this name.
 	DefectCache
+	// NoticeBank is no defect either: what becomes of an error in a machine-check bank, whose number is its ID.
+	NoticeBank
 )
 
 // Consumers are who may find a poisoned line. They are bits of Defect.By.
@@ -443,7 +445,7 @@ func (d *Defects) boundary(step uint64) (acted bool) {
 	return acted
 }
 
-// Notice is something that a defect did, for whoever wants to show it.
+// Notice is something that a defect did, or that became of an error in a machine-check bank, for whoever wants to show it.
 type Notice struct {
 	Step, TimeNs uint64
 	ID           uint64
@@ -454,7 +456,7 @@ type Notice struct {
 }
 
 var defectNames = [...]string{DefectPoison: "poison", DefectStuck: "stuck bits", DefectRegister: "stuck register", DefectFetch: "instruction", DefectLogic: "logic", DefectInterrupt: "interrupt",
-	DefectECC: "ECC word", DefectCache: "cache"}
+	DefectECC: "ECC word", DefectCache: "cache", NoticeBank: "machine-check bank"}
 
 func (k DefectKind) String() string {
 	if int(k) < len(defectNames) && defectNames[k] != "" {

@@ -40,7 +40,7 @@ type Observer struct {
 	Wrote func(drive int, lba uint64, b []byte)
 	// DMA is called before a bus master reads or writes n bytes of memory.
 	DMA func(pa uint64, n int, write bool)
-	// Notice is called when a defect shows, or goes.
+	// Notice is called when a defect shows, or goes, and when an error is reported in a machine-check bank, read and cleared.
 	Notice func(n Notice)
 }
 

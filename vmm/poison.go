@@ -165,15 +165,20 @@ func (d *Defects) reportPoison(f *Defect, at uint64, bank int, rec mca.Record) b
 // whether a machine check is pending, or the processor shut down.
 func (m *Machine) report(c *x86.CPU, bank int, rec mca.Record) bool {
 	effect := m.mcas[c.ID].Report(bank, rec)
-	switch {
-	case effect.Shutdown:
-		c.Activity = x86.Shutdown
-	case effect.MachineCheck:
-		c.MCPending = true
-	}
+	how := "without a signal"
 	if effect.CMCI {
+		how = "with a CMCI"
 		m.lapics[c.ID].TriggerCMCI()
 	}
+	switch {
+	case effect.Shutdown:
+		how = "during a machine check, which is a shutdown"
+		c.Activity = x86.Shutdown
+	case effect.MachineCheck:
+		how = "with #MC"
+		c.MCPending = true
+	}
+	m.reported(c, bank, how)
 	c.Attention = true
 	return effect.Shutdown || effect.MachineCheck
 }

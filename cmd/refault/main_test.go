@@ -129,6 +129,15 @@ func TestVerbs(t *testing.T) {
 	for range 2 {
 		must(t, "verify", faulty)
 	}
+	checked := filepath.Join(dir, "checked.rec")
+	must(t, "inject", rec, "-o", checked, "--fault", "mce:type=srao,addr=0x1000,bank=9@step:333333")
+	life := strings.Split(must(t, "log", checked, "--life"), "\n")
+	if len(life) < 3 || !strings.Contains(life[0], "mce:type=srao") || !strings.Contains(life[1], "bank 9: reported") {
+		t.Errorf("log --life: %q", life)
+	}
+	if out := must(t, "log", rec, "--life"); out != "" {
+		t.Errorf("log --life of a run without faults: %s", out)
+	}
 	status, out, _ := refault(t, "diff", rec, faulty)
 	if status != statusDifferent || !strings.Contains(out, "outcome") {
 		t.Errorf("diff: status %d\n%s", status, out)
@@ -240,6 +249,7 @@ func TestMistakes(t *testing.T) {
 		{[]string{"snapshot", "eat", rec}, `"eat"`},
 		{[]string{"snapshot", "take", rec}, "--at is missing"},
 		{[]string{"log", rec, "--match", "("}, "--match"},
+		{[]string{"log", rec, "--life", "--console"}, "choose one"},
 		{[]string{"diff", rec, other}, "different machines"},
 		{[]string{"diff", rec, filepath.Join(dir, "none.rec")}, "no such file"},
 

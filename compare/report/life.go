@@ -32,8 +32,11 @@ const (
 	Planted   What = "planted"
 	Met       What = "met"       // by a scrubber, a processor
 	Consumed  What = "consumed"  // by a load, a fetch, a bus master
+	Reported  What = "reported"  // in a machine-check bank
 	Delivered What = "delivered" // as an exception that only a fault raises
 	Diverged  What = "diverged"  // the first instruction that made something of it
+	Read      What = "read"      // in its bank, by the guest
+	Cleared   What = "cleared"   // there
 	Gone      What = "gone"
 	Wrote     What = "wrote" // to a disk, other than the golden run
 	Said      What = "said"  // by the guest
@@ -71,7 +74,7 @@ func watch(p *replay.Player) *witness {
 		}
 	}
 	w.observer = &vmm.Observer{
-		Notice: func(n vmm.Notice) { keep(Moment{Step: n.Step, What: stage(n.What), Text: n.String()}) },
+		Notice: func(n vmm.Notice) { keep(Moment{Step: n.Step, What: stage(n), Text: n.String()}) },
 		Delivered: func(c *x86.CPU, e x86.Exception) {
 			if e.Vec == x86.VecMC || e.Vec == x86.VecNMI || e.Vec == x86.VecDF {
 				keep(Moment{Step: c.Step, What: Delivered, Text: x86.VectorName(e.Vec) + " delivered to the processor"})
@@ -92,11 +95,14 @@ func watch(p *replay.Player) *witness {
 }
 
 // stage says what a notice is of.
-func stage(what string) What {
-	switch {
-	case strings.HasPrefix(what, "consumed"):
+func stage(n vmm.Notice) What {
+	first, _, _ := strings.Cut(n.What, " ")
+	switch what := What(first); {
+	case what == Consumed:
 		return Consumed
-	case what == "overwritten", what == "gone":
+	case n.Kind == vmm.NoticeBank:
+		return what // Reported, Read or Cleared
+	case n.What == "overwritten", n.What == "gone":
 		return Gone
 	}
 	return Met
@@ -138,7 +144,7 @@ func life(s *Story, w *witness, console []byte) (all []Moment) {
 	for m := range w.moments {
 		seen[m.What] = append(seen[m.What], m)
 	}
-	for _, k := range []What{Met, Consumed, Gone, Delivered} {
+	for _, k := range []What{Met, Consumed, Gone, Reported, Delivered, Read, Cleared} {
 		list := seen[k]
 		slices.SortFunc(list, byStep)
 		if more := len(list) - maxNotices; more > 0 {

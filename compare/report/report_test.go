@@ -251,9 +251,9 @@ func TestLife(t *testing.T) {
 		spec string
 		want []What
 	}{
-		{fmt.Sprintf("poison:addr=%#x,size=4,bank=9,times=2,by=kernel-load@step:100000", tiny.Symbol("ticks")), []What{Planted, Consumed, Delivered, Diverged, Said, Ended}},
+		{fmt.Sprintf("poison:addr=%#x,size=4,bank=9,times=2,by=kernel-load@step:100000", tiny.Symbol("ticks")), []What{Planted, Consumed, Reported, Delivered, Diverged, Said, Ended}},
 		{"poison:addr=0x116000,size=4,bank=9@step:100000", []What{Planted, Gone, Ended}},
-		{"poison:addr=0x300000,bank=9,times=1,by=scrubber,scrub=4e9@step:100000", []What{Planted, Met, Delivered, Diverged, Ended}},
+		{"poison:addr=0x300000,bank=9,times=1,by=scrubber,scrub=4e9@step:100000", []What{Planted, Met, Reported, Delivered, Diverged, Ended}},
 	} {
 		t.Run(c.spec, func(t *testing.T) {
 			faulty := filepath.Join(dir, fmt.Sprintf("life%d.rec", i))
@@ -262,7 +262,7 @@ func TestLife(t *testing.T) {
 			var got, want []string
 			for _, m := range s.Life {
 				switch m.What {
-				case Met, Consumed, Gone:
+				case Met, Consumed, Gone, Reported, Read, Cleared:
 					if !strings.HasPrefix(m.Text, "nothing") {
 						got = append(got, fmt.Sprintf("%d %s", m.Step, m.Text))
 					}
@@ -322,7 +322,7 @@ func story(text func() string) *Story {
 	for i := range 30 {
 		s.Curve.Points = append(s.Curve.Points, compare.Point{Step: 1_000_000 + 1<<i, After: 1 << i, Registers: i, Words: i * i * i, Pages: i / 2, Devices: 1, Sectors: i / 9, DeviceNames: []string{text()}})
 	}
-	for _, w := range []What{Planted, Met, Consumed, Delivered, Diverged, Gone, Wrote, Said, Ended} {
+	for _, w := range []What{Planted, Met, Consumed, Reported, Delivered, Read, Cleared, Diverged, Gone, Wrote, Said, Ended} {
 		s.Life = append(s.Life, Moment{Step: 1_000_000, What: w, Text: text(), More: 1})
 	}
 	manifest := func() *traces.Manifest {

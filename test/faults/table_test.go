@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -222,7 +223,7 @@ func (b *bench) make(t *testing.T, r row) (full, brief string) {
 		t.Fatalf("%s: %v", r.title, err)
 	}
 	_, err = inj.Run()
-	notices := inj.Notices()
+	notices := slices.DeleteFunc(inj.Notices(), func(n vmm.Notice) bool { return n.Kind == vmm.NoticeBank })
 	if err := errors.Join(err, inj.Close()); err != nil {
 		t.Fatalf("%s: %v", r.title, err)
 	}

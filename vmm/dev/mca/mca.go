@@ -215,6 +215,11 @@ func (m *MCA) Bank(bank int) Bank { return m.banks[bank] }
 // McgStatus returns IA32_MCG_STATUS.
 func (m *MCA) McgStatus() uint64 { return m.mcgStatus }
 
+// StatusOf returns the bank whose IA32_MCi_STATUS an MSR is; ok is false where it is none.
+func StatusOf(msr uint32) (bank int, ok bool) {
+	return int(msr-MSRMC0CTL) / 4, msr >= MSRMC0CTL && msr < MSRMC0CTL+4*NumBanks && msr&3 == 1
+}
+
 // register returns the bank register that an MSR is, or nil, and whether it is one that only zero may be written to.
 func (m *MCA) register(msr uint32) (r *uint64, clearOnly bool) {
 	switch {

@@ -12,7 +12,7 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/xi2/xz"
+	"github.com/mikelolasagasti/xz"
 )
 
 // errStop, returned by the function that readDeb calls, ends the reading without an error.

@@ -9,8 +9,8 @@ import (
 	"io"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/mikelolasagasti/xz"
 	"github.com/pierrec/lz4/v4"
-	"github.com/xi2/xz"
 
 	"refault/vmm/mem"
 )

@@ -7,7 +7,7 @@ ROUNDS      ?= 3
 # Hosts without the translator, of either byte order.
 OTHERS      := arm64 s390x
 
-.PHONY: all setup build guest bare check test demo bench soak clean
+.PHONY: all setup build guest bare check test demo bench soak cross clean
 
 all: build
 
@@ -49,6 +49,19 @@ bench: build guest
 # Random tests, for as long as SOAK says.
 soak: guest
 	REFAULT_SOAK=$(SOAK) go test -timeout 0 -count 1 ./...
+
+# Other hosts, emulated: the interpreter's tests, and recordings that were made on this one.
+cross: build
+	@test/setup cross
+	rm -rf .cache/cross
+	bin/refault demo --dir .cache/cross > /dev/null
+	@for host in arm64:aarch64 s390x:s390x; do \
+		go=$${host%:*} qemu=qemu-$${host#*:}-static; \
+		GOARCH=$$go go test -exec $$qemu ./vmm/x86/interp && \
+		GOARCH=$$go go test -exec $$qemu -run 'Engine|Software' ./replay && \
+		GOARCH=$$go go build -o .cache/cross/refault ./cmd/refault && \
+		for r in .cache/cross/*.rec; do $$qemu .cache/cross/refault verify $$r || exit 1; done || exit 1; \
+	done
 
 clean:
 	rm -rf bin .cache

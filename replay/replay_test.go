@@ -15,6 +15,7 @@ import (
 	"refault/vmm"
 	"refault/vmm/dev/ata"
 	"refault/vmm/dev/disk"
+	"refault/vmm/x86/fpu"
 )
 
 func tinySetup(rounds int) *Setup {
@@ -222,6 +223,22 @@ func TestAnyEngineMakesTheSameRecording(t *testing.T) {
 				t.Errorf("recorded by engine %s, replayed by %s: %v", e, other, err)
 			}
 		}
+	}
+}
+
+// A recording moves to hosts that compute floating point in software.
+func TestSoftwareFloatingPointReplaysTheSame(t *testing.T) {
+	p := openPlayer(t, record(t, 20, often))
+	if err := p.Machine().SetEngine(vmm.EngineInterp); err != nil {
+		t.Fatal(err)
+	}
+	c := p.Machine().CPUs[0]
+	if err := c.FPU.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.FPU = fpu.NewSoftware()
+	if err := p.Verify(); err != nil {
+		t.Error(err)
 	}
 }
 

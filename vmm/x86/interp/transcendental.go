@@ -2,15 +2,14 @@ package interp
 
 import (
 	"math/big"
-	"math/bits"
 
 	"refault/vmm/x86"
 )
 
 // The x87 transcendentals (SDM Vol. 1 8.3.7 to 8.3.10). Processors differ in the last
 // bit of their results, and Go's math package differs between hosts with and without
-// FMA, so they are computed here with numbers of 192 bits and rounded once, as RC
-// says: correct to the last bit but for the argument reduction of the trigonometric ones,
+// FMA, so they are computed here with numbers of 192 bits, where 128 do not do (wide.go), and rounded
+// once, as RC says: correct to the last bit but for the argument reduction of the trigonometric ones,
 // which uses the 66 bits of pi that the SDM documents.
 
 const softPrec = 192 // bits
@@ -87,6 +86,9 @@ func storeExtended(b []byte, neg bool, biased uint16, man uint64) {
 
 // softResult is a value to be rounded, or one that is exact already.
 type softResult struct {
+	// slow computes f and toward, where near does not say what f would be rounded to.
+	slow  func(*softResult)
+	near  wide
 	f     *big.Float // nil if bytes says it
 	bytes [10]byte
 	// toward says, for an f that is an approximation and looks exact, on which side of it the true value
@@ -113,6 +115,12 @@ var roundingModes = [4]big.RoundingMode{big.ToNearestEven, big.ToNegativeInf, bi
 
 // round rounds the result for control word fcw. It returns the exceptions, and C1 if the magnitude was rounded up.
 func (r *softResult) round(fcw uint16) (raised uint16) {
+	if r.slow != nil {
+		if raised, ok := r.near.round(fcw, r.bytes[:]); ok {
+			return raised
+		}
+		r.slow(r)
+	}
 	if r.f == nil {
 		return 0
 	}
@@ -309,10 +317,13 @@ func transcendental(modrm uint8, x, y extended, two bool) (first, second softRes
 		}
 		return softZero(x.neg), one, 0
 	}
-	sin, cos := sincos(x.float())
+	sin, cos := sincos(x)
 	switch modrm {
 	case 0xf2:
-		return softResult{f: newSoft().Quo(sin.f, cos.f), toward: 1}, one, raised
+		return softResult{near: sin.near.quo(cos.near), slow: func(r *softResult) {
+			sin, cos := softSincos(x.float())
+			r.f, r.toward = newSoft().Quo(sin, cos), 1
+		}}, one, raised
 	case 0xfb:
 		return sin, cos, raised
 	case 0xfe:
@@ -392,9 +403,14 @@ func f2xm1(x extended) softResult {
 	case x.exp == 0:
 		return exactly(false, expBias, 1<<63)
 	}
+	return softResult{near: wideExp2m1(x.wide()), slow: func(r *softResult) { r.f = softExp2m1(x.float()) }}
+}
+
+// softExp2m1 computes 2^x-1.
+func softExp2m1(x *big.Float) *big.Float {
 	// exp(t)-1 by its series, with t small, then (1+e)^2-1 = e(e+2) four times.
 	const halvings = 4
-	t := newSoft().Mul(x.float(), softLn2)
+	t := newSoft().Mul(x, softLn2)
 	t.SetMantExp(t, -halvings)
 	sum, term := newSoft().Set(t), newSoft().Set(t)
 	for k := int64(2); !enough(sum, term); k++ {
@@ -405,7 +421,7 @@ func f2xm1(x extended) softResult {
 	for range halvings {
 		sum.Mul(sum, newSoft().Add(sum, softInt(2)))
 	}
-	return softResult{f: sum}
+	return sum
 }
 
 // log2 computes log2((1+s)/(1-s)) = 2 atanh(s) / ln 2 for a small s.
@@ -441,20 +457,31 @@ func fyl2x(x, y extended) (r softResult, raised uint16) {
 	case one || y.class == zero:
 		return softZero(y.neg != below), 0
 	}
-	// x = 2^k m with m from sqrt(1/2) to sqrt(2).
-	n := bits.LeadingZeros64(x.man)
-	m := newSoft().SetUint64(x.man << n)
-	m.SetMantExp(m, -63)
-	k := int64(x.exp - n)
-	if x.man<<n > 0xb504f333f9de6484 {
-		m.SetMantExp(m, -1)
+	return scaledLog2(x.wide(), y), 0
+}
+
+// scaledLog2 computes y log2(v) for a positive v.
+func scaledLog2(v wide, y extended) softResult {
+	// v = 2^k m with m from sqrt(1/2) to sqrt(2).
+	m := v
+	k := int64(m.exp)
+	m.exp = 0
+	if m.hi > 0xb504f333f9de6484 {
+		m.exp = -1
 		k++
 	}
-	l := softInt(k)
-	if d := newSoft().Sub(m, softInt(1)); d.Sign() != 0 {
-		l.Add(l, log2(d.Quo(d, m.Add(m, softInt(1)))))
+	l := wideInt(k)
+	if d := m.sub(wideOne); d.hi != 0 {
+		l = l.add(wideLog2(d.quo(m.add(wideOne))))
 	}
-	return softResult{f: l.Mul(l, y.float())}, 0
+	return softResult{near: l.mul(y.wide()), slow: func(r *softResult) {
+		m := m.float()
+		l := softInt(k)
+		if d := newSoft().Sub(m, softInt(1)); d.Sign() != 0 {
+			l.Add(l, log2(d.Quo(d, m.Add(m, softInt(1)))))
+		}
+		r.f = l.Mul(l, y.float())
+	}}
 }
 
 // fyl2xp1 computes y log2(x+1), for x from -(1-sqrt(1/2)) to sqrt(2)-1; beyond, the same as far as there is one.
@@ -468,10 +495,15 @@ func fyl2xp1(x, y extended) (r softResult, raised uint16) {
 		return softZero(x.neg != y.neg), 0
 	case x.exp >= 0:
 		return softIndefinite(), 0 // far out of its range
+	case x.exp >= -2:
+		return scaledLog2(x.wide().add(wideOne), y), 0 // the sum is exact
 	}
-	f := x.float()
-	l := log2(newSoft().Quo(f, newSoft().Add(f, softInt(2))))
-	return softResult{f: l.Mul(l, y.float())}, 0
+	w := x.wide()
+	return softResult{near: wideLog2(w.quo(w.add(wideInt(2)))).mul(y.wide()), slow: func(r *softResult) {
+		f := x.float()
+		l := log2(newSoft().Quo(f, newSoft().Add(f, softInt(2))))
+		r.f = l.Mul(l, y.float())
+	}}, 0
 }
 
 // fpatan computes the angle of (x, y) (SDM Vol. 2A, FPATAN).
@@ -487,6 +519,12 @@ func fpatan(x, y extended) softResult {
 		return f.Quo(f, softInt(den))
 	}
 	var f *big.Float
+	finish := func(f *big.Float) *big.Float {
+		if y.neg {
+			f.Neg(f)
+		}
+		return f
+	}
 	switch {
 	case y.class == zero || x.class == infinite && y.class != infinite:
 		f = multiple(1, 1)
@@ -497,20 +535,20 @@ func fpatan(x, y extended) softResult {
 	case y.class == infinite || x.class == zero:
 		f = multiple(1, 2)
 	default:
-		ax, ay := new(big.Float).Abs(x.float()), new(big.Float).Abs(y.float())
-		if ay.Cmp(ax) <= 0 {
-			f = atan(newSoft().Quo(ay, ax))
-		} else {
-			f = newSoft().Sub(multiple(1, 2), atan(newSoft().Quo(ax, ay)))
-		}
-		if x.neg {
-			f.Sub(softPi, f)
-		}
+		return softResult{near: wideAngle(x.wide(), y.wide()), slow: func(r *softResult) {
+			ax, ay := new(big.Float).Abs(x.float()), new(big.Float).Abs(y.float())
+			if ay.Cmp(ax) <= 0 {
+				f = atan(newSoft().Quo(ay, ax))
+			} else {
+				f = newSoft().Sub(multiple(1, 2), atan(newSoft().Quo(ax, ay)))
+			}
+			if x.neg {
+				f.Sub(softPi, f)
+			}
+			r.f, r.toward = finish(f), -1
+		}}
 	}
-	if y.neg {
-		f.Neg(f)
-	}
-	return softResult{f: f, toward: -1}
+	return softResult{f: finish(f), toward: -1}
 }
 
 // atan computes the arc tangent of t, from 0 to 1.
@@ -538,7 +576,20 @@ func atan(t *big.Float) *big.Float {
 }
 
 // sincos computes both for x, of a magnitude below 2^63.
-func sincos(x *big.Float) (sin, cos softResult) {
+func sincos(x extended) (sin, cos softResult) {
+	sin.near, cos.near = wideSincos(x)
+	sin.slow = func(r *softResult) {
+		r.f, _ = softSincos(x.float())
+		r.toward = -1
+	}
+	cos.slow = func(r *softResult) {
+		_, r.f = softSincos(x.float())
+		r.toward = -1
+	}
+	return sin, cos
+}
+
+func softSincos(x *big.Float) (sin, cos *big.Float) {
 	half := newSoft().SetMantExp(pi66, -1)
 	q := newSoft().Quo(x, half)
 	if q.Signbit() {
@@ -570,5 +621,5 @@ func sincos(x *big.Float) (sin, cos softResult) {
 	case 3:
 		s, c = c.Neg(c), s
 	}
-	return softResult{f: s, toward: -1}, softResult{f: c, toward: -1}
+	return s, c
 }

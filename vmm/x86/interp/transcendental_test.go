@@ -55,6 +55,7 @@ func TestTranscendentals(t *testing.T) {
 		{"F2XM1 of 1/2 is sqrt(2)-1", 0xf0, 0.5, 0, ext(false, 0x3ffd, 0xd413cccfe7799211), fswPE},
 		{"F2XM1 of -1", 0xf0, -1, 0, ext(true, 0x3ffe, 1<<63), 0},
 		{"FYL2XP1 of 1/4 is log2 1.25", 0xf9, 0.25, 1, ext(false, 0x3ffd, 0xa4d3c25e68dc57f2), fswPE},
+		{"FYL2XP1 of -1+2^-53 is -53, and soon", 0xf9, -1 + 0x1p-53, 1, ext(true, 0x4004, 53<<58), 0},
 		{"FSIN of 1", 0xfe, 1, 0, ext(false, 0x3ffe, 0xd76aa47848677021), fswPE},
 		{"FCOS of 1", 0xff, 1, 0, ext(false, 0x3ffe, 0x8a51407da8345c92), fswPE},
 		{"FCOS of 0", 0xff, 0, 0, ext(false, 0x3fff, 1<<63), 0},

@@ -8,7 +8,7 @@
 //	console.go      two consoles, aligned by line
 //	writes.go       what two runs wrote to their disks, sector by sector
 //	bisect.go       the first step at which a condition (predicate.go) holds
-//	explain.go      the chain of instructions from a fault to what was seen of it
+//	explain.go      the chains of instructions from a fault to what was seen of it
 //	owner.go        what memory belongs to, from the guest's own tables
 //	outcome.go      what became of the faulty run, in a word
 //
@@ -63,8 +63,11 @@
 // while intervals are played, from the nearest checkpoint back to the fault; a register
 // is compared after each instruction. What that instruction made it of is found by trying,
 // not from a table of operands: in the golden machine each of the wrong inputs is made
-// wrong alone and the instruction executed. What changes the result is a reason. This
-// holds up to where control flow splits, which is an effect like any other (of the
+// wrong alone and the instruction executed. What changes the result is a reason: an
+// address, where the instruction then accesses other memory; control, where another instruction
+// comes next; and otherwise data. The first chain is followed to its end, then all other reasons, within bounds; where
+// they meet again they are one. The main chain is the one, by the first reasons, that leads to the
+// fault; the others are told as what joins it. This holds up to where control flow splits, which is an effect like any other (of the
 // wrong flags, of a wrong pointer, of an exception); from there to the output the
 // calls are told.
 //

@@ -2,10 +2,12 @@ package compare
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"refault/replay"
 	"refault/vmm"
@@ -18,8 +20,10 @@ type Explanation struct {
 	Report *Report `json:"diff"`
 	// Target is what the chain leads to: "output", "control flow" or "state".
 	Target string `json:"target"`
-	// Links carried the wrong value from the fault to the target, in that order.
+	// Links carried the wrong value from the fault to the target, in that order: the main chain.
 	Links []Link `json:"links"`
+	// Joins made what else the main chain was made of, and each other, in the order of their steps.
+	Joins []Link `json:"joins"`
 	// Origin is where the first link's wrong value came from: a fault's own target, or a device.
 	Origin string `json:"origin"`
 	// Complete: the chain reaches the fault. Otherwise Note says why not.
@@ -40,11 +44,38 @@ type Link struct {
 	Golden string `json:"golden_value"`
 	Value  string `json:"faulty_value"`
 	Owner  string `json:"owner,omitempty"`
-	// From are the wrong values that it made that of, and Also those that differed too and were not the reason.
-	From []string `json:"from"`
+	// From are the wrong values that it made that of.
+	From []Cause `json:"from"`
 	// Device: no processor wrote it, or it was read from a device.
 	Device string `json:"device,omitempty"`
+
+	// Where nothing that a processor read was the reason: what it comes from, and whether the fault struck that.
+	origin string
+	direct bool
 }
+
+// Cause is a wrong value that an instruction made something wrong of.
+type Cause struct {
+	Place string     `json:"place"`
+	Kind  Dependence `json:"dependence"`
+	// Step is of the link that made it wrong; nil where none did, and then Origin says where it comes from, or
+	// why that was not followed.
+	Step   *uint64 `json:"made_at_step,omitempty"`
+	Origin string  `json:"origin,omitempty"`
+
+	place place
+	link  *Link
+	fault bool // it is the fault's own
+}
+
+// Dependence says how a value depends on another.
+type Dependence string
+
+const (
+	Data    Dependence = "data"    // it is calculated of it
+	Address Dependence = "address" // it is loaded from, or stored to, another place
+	Control Dependence = "control" // another instruction comes next
+)
 
 // Frame is a call, or an exception or interrupt.
 type Frame struct {
@@ -55,9 +86,19 @@ type Frame struct {
 	By string `json:"by,omitempty"`
 }
 
+// Origins: what the faults changed, and the beginning of those that say why there is none.
+const (
+	ownOrigin   = "the fault itself"
+	notFollowed = "not followed: "
+)
+
 // Bounds of an explanation.
 const (
-	maxLinks     = 64
+	maxLinks     = 400        // of the first chain
+	maxJoins     = 32         // besides
+	maxJoinSteps = 1 << 16    // for which a register of these is followed back
+	maxReplay    = 1 << 30    // steps that are played for these
+	firstReach   = 256        // steps for which any register is followed back
 	maxPathSteps = 30_000_000 // from the split to the output, for Path
 	maxLookback  = 1 << 22    // steps for which a register is followed back
 )
@@ -96,8 +137,28 @@ type slicer struct {
 	*pair
 	tg, tf *replay.Timeline
 	start  uint64 // of the first fault
-	opt    Options
-	e      *Explanation
+	// strikes are the steps of all faults.
+	strikes []uint64
+	opt     Options
+	e       *Explanation
+	target  *Link          // what all others lead to
+	links   map[node]*Link // all that were found
+	later   []pending      // causes that are to be followed
+	joins   int            // links of those
+	played  uint64         // steps, for them
+}
+
+// node is what an instruction made.
+type node struct {
+	register string
+	off      uint64
+	step     uint64
+}
+
+// pending is a cause of a link that has not been followed yet.
+type pending struct {
+	link  *Link
+	cause int
 }
 
 // Explain compares two runs and follows what differs first, or the first difference of the
@@ -111,12 +172,17 @@ func Explain(golden, faulty *replay.Player, opt Options) (*Explanation, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Explanation{Report: r, Links: []Link{}}
+	return Because(r, golden, faulty, opt)
+}
+
+// Because is Explain of what Diff has found.
+func Because(r *Report, golden, faulty *replay.Player, opt Options) (*Explanation, error) {
+	e := &Explanation{Report: r, Links: []Link{}, Joins: []Link{}}
 	if r.First == nil {
 		e.Note = "nothing came of the fault"
 		return e, nil
 	}
-	s := &slicer{pair: &pair{g: golden, f: faulty, end: min(golden.End(), faulty.End()), progress: opt.Progress}, opt: opt, e: e}
+	s := &slicer{pair: &pair{g: golden, f: faulty, end: min(golden.End(), faulty.End()), progress: opt.Progress}, opt: opt, e: e, links: map[node]*Link{}}
 	s.tg, s.tf = replay.NewTimeline(golden), replay.NewTimeline(faulty)
 	defer s.tg.Close()
 	defer s.tf.Close()
@@ -125,6 +191,7 @@ func Explain(golden, faulty *replay.Player, opt Options) (*Explanation, error) {
 		steps = []uint64{lastEqual(golden, faulty)}
 	}
 	s.start = max(steps[0], golden.Start(), faulty.Start())
+	s.strikes = append(steps, s.start)
 	if err := s.goTo(s.start); err != nil {
 		return nil, err
 	}
@@ -137,7 +204,6 @@ func Explain(golden, faulty *replay.Player, opt Options) (*Explanation, error) {
 	if err := s.explain(); err != nil {
 		return nil, err
 	}
-	slices.Reverse(e.Links)
 	return e, s.path()
 }
 
@@ -185,70 +251,189 @@ func (s *slicer) lineAt(console []byte, n int) []byte {
 	return l[n-1]
 }
 
-// goTo puts both machines at a step; at the fault's, after it struck.
+// goTo puts both machines at a step; at a fault's, after it struck.
 func (s *slicer) goTo(step uint64) error {
+	if err := s.before(step); err != nil || !slices.Contains(s.strikes, step) {
+		return err
+	}
+	return errors.Join(s.g.Accept(), s.f.Accept())
+}
+
+// before puts both machines at a step, before anything happens there.
+func (s *slicer) before(step uint64) error {
 	s.tg.Leave()
 	s.tf.Leave()
 	done := make(chan error, 1)
 	go func() { done <- s.tf.Goto(step) }()
-	if err := errors.Join(s.tg.Goto(step), <-done); err != nil {
-		return err
+	return errors.Join(s.tg.Goto(step), <-done)
+}
+
+// struck reports whether a fault, and no instruction, changed a place at a step.
+func (s *slicer) struck(l place, step uint64) (bool, error) {
+	if step == s.start || !slices.Contains(s.strikes, step) {
+		return false, nil
 	}
-	if step == s.start {
-		return errors.Join(s.g.Accept(), s.f.Accept())
+	if err := s.before(step); err != nil {
+		return false, err
 	}
-	return nil
+	_, was := s.value(l)
+	err := s.f.Accept()
+	_, is := s.value(l)
+	return is != was, err
 }
 
 // explain picks the target and follows it back.
 func (s *slicer) explain() error {
 	r, e := s.e.Report, s.e
 	out := e.OutputStep
+	var err error
 	switch {
 	case out != 0 && out <= s.end && (r.Flow == nil || r.Flow.Step >= out):
 		e.Target = "output"
-		return s.follow(place{register: "rax"}, out)
+		s.target = &Link{Step: out, From: []Cause{{Place: "rax", Kind: Data, place: place{register: "rax"}}}}
+		err = s.follow(s.target, 0, false)
 	case r.Flow != nil:
 		e.Target = "control flow"
-		return s.link(place{register: "rip"}, r.Flow.Step)
-	}
-	e.Target = "state"
-	switch {
+		s.target, err = s.link(place{register: "rip"}, r.Flow.Step, false)
 	case len(r.First.Words) > 0:
+		e.Target = "state"
 		off, _ := s.f.Machine().RAM.Offset(r.First.Words[0].Addr)
-		return s.link(place{off: off, last: 7}, r.First.Step)
+		s.target, err = s.link(place{off: off, last: 7}, r.First.Step, false)
 	case len(r.First.Registers) > 0:
-		return s.link(place{register: r.First.Registers[0].Name}, r.First.Step)
+		e.Target = "state"
+		s.target, err = s.link(place{register: r.First.Registers[0].Name}, r.First.Step, false)
+	default:
+		e.Target = "state"
+		e.Origin, e.Note = "the device "+r.First.Devices[0], "the difference is in a device"
 	}
-	e.Origin, e.Note = "the device "+r.First.Devices[0], "the difference is in a device"
-	return nil
+	s.played = 0
+	for len(s.later) > 0 && err == nil {
+		next := s.later[0]
+		s.later = s.later[1:]
+		err = s.follow(next.link, next.cause, true)
+	}
+	if s.target != nil {
+		s.mainChain()
+	}
+	return err
 }
 
-// follow finds what made a place wrong before step t, and goes on from there.
-func (s *slicer) follow(l place, t uint64) error {
-	if len(s.e.Links) >= maxLinks {
-		s.e.Note = fmt.Sprintf("the chain is longer than %d links", maxLinks)
+// follow finds what made a cause of a link wrong, and goes on from there. join is set for all but the first
+// chain, which is followed to its end before the others.
+func (s *slicer) follow(k *Link, n int, join bool) error {
+	c := &k.From[n]
+	if x := len(s.links); !join && x >= maxLinks || join && (s.joins >= maxJoins || s.played > maxReplay) {
+		c.Origin = notFollowed + fmt.Sprintf("the chain is longer than %d links", maxLinks)
+		if join {
+			c.Origin = notFollowed + "there are too many"
+		}
 		return nil
 	}
-	w, device, found, err := s.lastWrite(l, t)
+	lookback := uint64(maxLookback)
+	if join {
+		lookback = maxJoinSteps
+	}
+	// Right before the instruction that used it, or at the step of the one that changed it?
+	struck, err := s.struck(c.place, k.Step)
 	if err != nil {
 		return err
 	}
+	var w uint64
+	var device, found bool
+	if !struck {
+		if w, device, found, err = s.lastWrite(c.place, k.Step, lookback); err != nil {
+			return err
+		}
+	}
+	if found {
+		if struck, err = s.struck(c.place, w); err != nil {
+			return err
+		}
+	}
 	switch {
-	case !found && s.isOwn(l):
-		s.e.Origin, s.e.Complete = "the fault itself, in "+s.name(l), true
+	case struck, !found && s.isOwn(c.place) && (c.place.register == "" || k.Step-s.start <= s.reach(lookback)):
+		c.Origin, c.fault = ownOrigin, true
 		return nil
 	case !found:
-		s.e.Note = fmt.Sprintf("%s was wrong for more than %d steps", s.name(l), maxLookback)
+		c.Origin = fmt.Sprintf(notFollowed+"%s was wrong for more than %d steps", c.Place, lookback)
 		return nil
 	case device:
 		if err := s.goTo(w); err != nil {
 			return err
 		}
-		s.fromDevice(w, l)
+		k.Device, c.Origin, c.fault = s.fromDevice(w, c.place)
 		return nil
 	}
-	return s.link(l, w)
+	at := node{c.place.register, c.place.off, w}
+	if c.link = s.links[at]; c.link == nil {
+		if join {
+			s.joins++
+		}
+		c.link, err = s.link(c.place, w, join)
+	}
+	c.Step = &w
+	return err
+}
+
+// mainChain finds the chain that leads from the target back to the fault, by the first cause of each link that
+// does, and puts the other links beside it.
+func (s *slicer) mainChain() {
+	// reaches says of the links whether a chain to the fault begins there. Each is older than what it is a cause of.
+	reaches := map[*Link]int{} // 1: yes, 2: no
+	var walk func(k *Link) bool
+	walk = func(k *Link) bool {
+		if reaches[k] == 0 {
+			reaches[k] = 2
+			if k.direct {
+				reaches[k] = 1
+			}
+			for i := range k.From {
+				if c := &k.From[i]; c.fault || c.link != nil && walk(c.link) {
+					reaches[k] = 1
+				}
+			}
+		}
+		return reaches[k] == 1
+	}
+	e := s.e
+	e.Complete = walk(s.target)
+	main := map[*Link]bool{}
+	end := func(place, origin string) {
+		switch {
+		case strings.HasPrefix(origin, notFollowed):
+			e.Note = strings.TrimPrefix(origin, notFollowed)
+		case origin == ownOrigin:
+			e.Origin = origin + ", in " + place
+		default:
+			e.Origin = origin
+		}
+	}
+	for k := s.target; k != nil; {
+		if main[k] = true; k.Place != "" {
+			e.Links = append(e.Links, *k)
+		}
+		if len(k.From) == 0 {
+			end(k.Place, k.origin)
+			break
+		}
+		c := &k.From[0]
+		for i := range k.From {
+			if x := &k.From[i]; x.fault || x.link != nil && walk(x.link) {
+				c = x
+				break
+			}
+		}
+		if k = c.link; k == nil {
+			end(c.Place, c.Origin)
+		}
+	}
+	slices.Reverse(e.Links)
+	for _, k := range s.links {
+		if !main[k] {
+			e.Joins = append(e.Joins, *k)
+		}
+	}
+	slices.SortFunc(e.Joins, func(a, b Link) int { return cmp.Or(cmp.Compare(a.Step, b.Step), cmp.Compare(a.Place, b.Place)) })
 }
 
 func (s *slicer) name(l place) string { return l.text(s.f.Machine().RAM) }
@@ -285,9 +470,9 @@ func registerValue(c *x86.CPU, name string) string {
 
 // lastWrite finds the last instruction before step t that wrote a place, in the faulty run; not found
 // where the fault struck after that. device: a bus master wrote it.
-func (s *slicer) lastWrite(l place, t uint64) (w uint64, device, found bool, err error) {
+func (s *slicer) lastWrite(l place, t, lookback uint64) (w uint64, device, found bool, err error) {
 	if l.register != "" {
-		w, found, err = s.lastChange(l, t)
+		w, found, err = s.lastChange(l, t, lookback)
 		return w, false, found, err
 	}
 	for upTo := t; upTo > s.start; {
@@ -313,6 +498,7 @@ func (s *slicer) lastWrite(l place, t uint64) (w uint64, device, found bool, err
 		if err != nil {
 			return 0, false, false, err
 		}
+		s.played += upTo - begin
 		err = s.f.RunTo(upTo)
 		m.Unwatch(watch)
 		if found || err != nil {
@@ -323,9 +509,18 @@ func (s *slicer) lastWrite(l place, t uint64) (w uint64, device, found bool, err
 	return 0, false, false, nil
 }
 
+// reach is how many steps lastChange looks back for a lookback: it grows by a factor.
+func (s *slicer) reach(lookback uint64) uint64 {
+	n := uint64(firstReach)
+	for n < lookback {
+		n *= 16
+	}
+	return n
+}
+
 // lastChange finds the last instruction before step t after which a register was not what it was, in either run.
-func (s *slicer) lastChange(l place, t uint64) (w uint64, found bool, err error) {
-	for n := uint64(256); ; n *= 16 {
+func (s *slicer) lastChange(l place, t, lookback uint64) (w uint64, found bool, err error) {
+	for n := uint64(firstReach); ; n *= 16 {
 		from := s.start
 		if t-s.start > n {
 			from = t - n
@@ -342,68 +537,70 @@ func (s *slicer) lastChange(l place, t uint64) (w uint64, found bool, err error)
 				g, f, w, found = a, b, at, true
 			}
 		}
-		if found || from == s.start || n >= maxLookback {
+		if found || from == s.start || n >= s.reach(lookback) {
 			return w, found, nil
 		}
 	}
 }
 
-// link describes the instruction at step w, which made a place wrong, and follows what it made that of.
-func (s *slicer) link(l place, w uint64) error {
+// link describes the instruction at step w, which made a place wrong, and follows what it made that of: the
+// first cause at once where this is the first chain, all others later.
+func (s *slicer) link(l place, w uint64, join bool) (*Link, error) {
+	k := &Link{Step: w, Place: s.name(l), From: []Cause{}}
+	s.links[node{l.register, l.off, w}] = k
 	if err := s.goTo(w); err != nil {
-		return err
+		return nil, err
 	}
 	candidates, err := s.inputs(l)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	causes, err := s.causes(l, candidates)
-	if err != nil {
-		return err
+	if k.From, err = s.causes(l, candidates); err != nil {
+		return nil, err
 	}
 	if err := s.goTo(w); err != nil {
-		return err
+		return nil, err
 	}
 	is, err := s.f.StepInstruction()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.g.RunTo(w + 1); err != nil {
-		return err
+		return nil, err
 	}
 	g, f := s.value(l)
-	k := Link{Step: w, Faulty: executed(is, s.opt.Symbols), Place: s.name(l), Golden: Hex([]byte(g)), Value: Hex([]byte(f)), From: []string{}}
+	k.Faulty, k.Golden, k.Value = executed(is, s.opt.Symbols), Hex([]byte(g)), Hex([]byte(f))
 	if l.register == "" && s.opt.Owner != nil {
 		k.Owner = s.opt.Owner(s.f.Machine(), s.f.Machine().RAM.Addr(l.off))
 	}
-	for _, c := range causes {
-		k.From = append(k.From, s.name(c))
+	if len(k.From) == 0 {
+		k.Device, k.origin, k.direct = s.fromDevice(w, l)
+		return k, nil
 	}
-	s.e.Links = append(s.e.Links, k)
-	if len(causes) == 0 {
-		s.fromDevice(w, l)
-		return nil
+	first := 0
+	if !join {
+		first = 1
+		if err := s.follow(k, 0, false); err != nil {
+			return nil, err
+		}
 	}
-	return s.follow(causes[0], w)
+	for i := first; i < len(k.From); i++ {
+		s.later = append(s.later, pending{k, i})
+	}
+	return k, nil
 }
 
-// fromDevice ends the chain in whatever device differs.
-func (s *slicer) fromDevice(w uint64, l place) {
+// fromDevice says what device made a place wrong at step w, and whether that is what the fault struck.
+func (s *slicer) fromDevice(w uint64, l place) (device, origin string, direct bool) {
 	var names []string
-	direct := false
 	s.devices(func(i int, name string) {
 		names = append(names, name)
 		direct = direct || s.own.devices[i]
 	})
 	if len(names) == 0 {
-		s.e.Note = fmt.Sprintf("what made %s wrong at step %d cannot be told", s.name(l), w)
-		return
+		return "", fmt.Sprintf(notFollowed+"what made %s wrong at step %d cannot be told", s.name(l), w), false
 	}
-	s.e.Origin = fmt.Sprintf("a device, at step %d: what differs is %s", w, names)
-	if n := len(s.e.Links); n > 0 {
-		s.e.Links[n-1].Device = names[0]
-	}
-	s.e.Complete = direct
+	return names[0], fmt.Sprintf("a device, at step %d: what differs is %s", w, names), direct
 }
 
 // inputs lists what is wrong before the next instruction and may be an input to it: registers, and the memory that it reads.
@@ -445,13 +642,15 @@ func ignoreStop(err error) error {
 	return err
 }
 
-// causes tries each candidate alone in the golden machine: those after which the result is not golden are the reasons.
-func (s *slicer) causes(l place, candidates []place) (found []place, err error) {
-	if len(candidates) < 2 {
-		return candidates, nil
-	}
+// causes tries each candidate alone in the golden machine: those after which the result is not golden are the
+// reasons. One that makes the instruction access other memory is so by an address.
+func (s *slicer) causes(l place, candidates []place) (found []Cause, err error) {
 	m := s.g.Machine()
-	try := func(c *place) (string, error) {
+	type effect struct {
+		value    string
+		accesses []vmm.Span
+	}
+	try := func(c *place) (e effect, err error) {
 		back := s.g.Checkpoint()
 		defer s.g.Release(back)
 		if c != nil {
@@ -466,27 +665,46 @@ func (s *slicer) causes(l place, candidates []place) (found []place, err error) 
 				m.CPUs[0].Attention = true
 			}
 		}
-		_, err := m.Run(m.Step() + 1)
-		v, _ := s.value(l)
-		return v, errors.Join(ignoreStop(err), s.g.Rollback(back))
+		o := &vmm.Observer{Data: vmm.Everywhere, Access: func(_ *x86.CPU, va uint64, n int, _ x86.Access) {
+			e.accesses = append(e.accesses, vmm.Span{First: va, Last: va + uint64(n) - 1})
+		}}
+		m.Observe(o)
+		_, err = m.Run(m.Step() + 1)
+		m.Unobserve(o)
+		e.value, _ = s.value(l)
+		return e, errors.Join(ignoreStop(err), s.g.Rollback(back))
 	}
 	was, err := try(nil)
 	if err != nil {
 		return nil, err
 	}
+	// What can be a part of an address: general registers, bases, the root of the page tables.
+	addresses := func(c place) bool {
+		_, ok := x86.LookupRegister(c.register)
+		return ok && c.register != "rflags" && c.register != "rip"
+	}
+	add := func(c place, kind Dependence) {
+		found = append(found, Cause{Place: s.name(c), Kind: kind, place: c})
+	}
 	for i := range candidates {
-		v, err := try(&candidates[i])
+		e, err := try(&candidates[i])
 		if err != nil {
 			return nil, err
 		}
-		if v != was {
-			found = append(found, candidates[i])
+		switch {
+		case e.value == was.value:
+		case !slices.Equal(e.accesses, was.accesses) && addresses(candidates[i]):
+			add(candidates[i], Address)
+		case l.register == "rip" || candidates[i].register == "rip":
+			add(candidates[i], Control)
+		default:
+			add(candidates[i], Data)
 		}
 	}
 	if len(found) == 0 { // only together, or from a device
 		for _, c := range candidates {
-			if c.register == "" {
-				found = append(found, c)
+			if c.register == "" || len(candidates) == 1 {
+				add(c, Data)
 			}
 		}
 	}

@@ -2,13 +2,16 @@ package compare
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"refault/test/tiny"
+	"refault/vmm"
 	"refault/vmm/ksym"
+	"refault/vmm/x86"
 )
 
 func explain(t *testing.T, golden, faulty string) *Explanation {
@@ -26,7 +29,7 @@ func explain(t *testing.T, golden, faulty string) *Explanation {
 		if k.Value == k.Golden {
 			t.Errorf("link %d carries no wrong value", i)
 		}
-		if i > 0 && (k.Step <= e.Links[i-1].Step || !slices.Contains(k.From, e.Links[i-1].Place)) {
+		if i > 0 && (k.Step <= e.Links[i-1].Step || !slices.ContainsFunc(k.From, func(c Cause) bool { return c.Place == e.Links[i-1].Place && *c.Step == e.Links[i-1].Step })) {
 			t.Errorf("link %d does not follow from the one before", i)
 		}
 	}
@@ -52,7 +55,7 @@ func TestExplainFromOutputToTheFlippedBit(t *testing.T) {
 		t.Fatalf("%+v", e)
 	}
 	first, last := e.Links[0], e.Links[len(e.Links)-1]
-	if first.From[0] != fmt.Sprintf("[%#x]", state&^7) || last.Place != "rax" || last.Step >= e.OutputStep {
+	if first.From[0].Place != fmt.Sprintf("[%#x]", state&^7) || last.Place != "rax" || last.Step >= e.OutputStep {
 		t.Errorf("first %+v, last %+v, output at step %d", first, last, e.OutputStep)
 	}
 }
@@ -70,6 +73,69 @@ func TestExplainOfControlFlow(t *testing.T) {
 	e = explain(t, golden, inject(t, golden, "ata:error=unc,lba=35@step:100000"))
 	if e.Target != "control flow" || !e.Complete || len(e.Links) < 3 || e.Links[0].Device == "" || e.OutputStep == 0 {
 		t.Errorf("unreadable sector: %+v", e)
+	}
+}
+
+// A value that is shifted and combined with itself: both ways lead back to the fault, and meet again.
+func TestExplainJoins(t *testing.T) {
+	golden := recordTiny(t, 6, tiny.MemoryBytes)
+	p := open(t, golden)
+	// The last time that the guest does this to the value that ends in the checksum: mov edx, eax; shl edx, 5; xor eax, edx.
+	last := uint64(0)
+	at := tiny.Symbol("scatter") + 0x71
+	m := p.Machine()
+	m.Observe(&vmm.Observer{Code: vmm.Span{First: at, Last: at}, Before: func(c *x86.CPU, la uint64, _ *x86.Inst) {
+		if la == at {
+			last = c.Step
+		}
+	}})
+	if err := errors.Join(p.Seek(p.Start()), p.RunTo(p.End())); err != nil || last == 0 {
+		t.Fatal(err)
+	}
+	e := explain(t, golden, inject(t, golden, fmt.Sprintf("reg:name=rax,bit=3@step:%d", last)))
+	if e.Target != "output" || !e.Complete || len(e.Joins) == 0 || e.Origin != "the fault itself, in rax" {
+		t.Fatalf("target %s, complete %v, origin %s, note %s, joins %+v", e.Target, e.Complete, e.Origin, e.Note, e.Joins)
+	}
+	made := map[string]int{} // by place and step: how many links are made of it
+	kinds := map[Dependence]bool{}
+	all := append(slices.Clone(e.Links), e.Joins...)
+	for _, k := range all {
+		for _, c := range k.From {
+			kinds[c.Kind] = true
+			switch {
+			case c.Step == nil && c.Origin == "":
+				t.Errorf("step %d: %s comes from nowhere", k.Step, c.Place)
+			case c.Step == nil:
+				made[c.Origin]++
+			case !slices.ContainsFunc(all, func(x Link) bool { return x.Step == *c.Step && x.Place == c.Place }):
+				t.Errorf("step %d: no link made %s at step %d", k.Step, c.Place, *c.Step)
+			default:
+				made[fmt.Sprint(c.Place, *c.Step)]++
+			}
+		}
+	}
+	shared := 0
+	for _, n := range made {
+		if n > 1 {
+			shared++
+		}
+	}
+	if shared == 0 || !kinds[Data] || !kinds[Address] || kinds[Control] {
+		t.Errorf("%d values are used twice, kinds %v: %+v", shared, kinds, e.Joins)
+	}
+	for i := range e.Joins {
+		if i > 0 && e.Joins[i].Step < e.Joins[i-1].Step {
+			t.Error("the joins are out of order")
+		}
+	}
+}
+
+// The second of two faults is the one that is seen.
+func TestExplainOfTheSecondFault(t *testing.T) {
+	golden := recordTiny(t, 6, tiny.MemoryBytes)
+	e := explain(t, golden, inject(t, golden, "mem:addr=0x3ff000,bit=5@step:100000", "mem:vaddr=0x1003a9,bit=1@step:120000", "reg:name=rip,bit=22@step:200001"))
+	if e.Target != "control flow" || !e.Complete || e.Origin != "the fault itself, in rip" {
+		t.Errorf("target %s, complete %v, origin %q, note %q", e.Target, e.Complete, e.Origin, e.Note)
 	}
 }
 

@@ -14,7 +14,7 @@ var explainVerb = verb{
 	summary: "tell how a fault came to be seen: the chain of instructions that carried the wrong value",
 	long: `From the first wrong output, or from where control flow split before it, back to the fault:
 each instruction that made something wrong of something wrong, through registers, memory and
-devices, in the order in which it happened. Where the output is wrong because control flow had
+devices, in the order in which it happened; and beside that chain what else was wrong and went into it. Where the output is wrong because control flow had
 split, the calls that led from there to the output are told too.
 Status 0: the chain reaches the fault, or nothing came of it. Status 1: it ends before.`,
 	example: "refault explain boot.rec flip.rec",
@@ -57,19 +57,12 @@ func printExplanation(w io.Writer, e *compare.Explanation) {
 		if e.Origin != "" {
 			fmt.Fprintf(w, "origin        %s\n", e.Origin)
 		}
-		for i := range e.Links {
-			k := &e.Links[i]
-			fmt.Fprintf(w, "step %d  %s\n", k.Step, executedText(&k.Faulty))
-			from := strings.Join(k.From, ", ")
-			if k.Device != "" {
-				from = strings.TrimPrefix(from+", a device: "+k.Device, ", ")
-			}
-			fmt.Fprintf(w, "  made %s of %s: %s, golden %s\n", k.Place, orNone(from), k.Value, k.Golden)
-			if k.Owner != "" {
-				fmt.Fprintf(w, "  which is %s\n", k.Owner)
-			}
-		}
+		printLinks(w, e.Links, "")
 		fmt.Fprintf(w, "so            %s\n", target(e))
+		if n := len(e.Joins); n > 0 {
+			fmt.Fprintf(w, "besides       %d more that led into it\n", n)
+			printLinks(w, e.Joins, "  ")
+		}
 		for _, f := range e.Path {
 			by := "call to"
 			if f.By != "" {
@@ -89,6 +82,42 @@ func printExplanation(w io.Writer, e *compare.Explanation) {
 		fmt.Fprintf(w, "note          %s\n", e.Note)
 	}
 	fmt.Fprintf(w, "outcome       %s: %s\n", r.Outcome, r.Why)
+}
+
+// printLinks prints links, and of very many the first and the last.
+func printLinks(w io.Writer, links []compare.Link, indent string) {
+	const ends = 32
+	for i := range links {
+		switch skip := len(links) - 2*ends; {
+		case skip <= 1 || i < ends || i >= ends+skip:
+			printLink(w, &links[i], indent)
+		case i == ends:
+			fmt.Fprintf(w, "%s... %d more; --json tells all ...\n", indent, skip)
+		}
+	}
+}
+
+// printLink prints a link, and of what it was made: of the step before in the list, where it does not say.
+func printLink(w io.Writer, k *compare.Link, indent string) {
+	fmt.Fprintf(w, "%sstep %d  %s\n", indent, k.Step, executedText(&k.Faulty))
+	var from []string
+	for _, c := range k.From {
+		s := c.Place
+		if c.Kind != compare.Data {
+			s = fmt.Sprintf("%s (%s)", s, c.Kind)
+		}
+		if c.Step != nil {
+			s += fmt.Sprintf(" of step %d", *c.Step)
+		}
+		from = append(from, s)
+	}
+	if k.Device != "" {
+		from = append(from, "a device: "+k.Device)
+	}
+	fmt.Fprintf(w, "%s  made %s of %s: %s, golden %s\n", indent, k.Place, orNone(strings.Join(from, ", ")), k.Value, k.Golden)
+	if k.Owner != "" {
+		fmt.Fprintf(w, "%s  which is %s\n", indent, k.Owner)
+	}
 }
 
 func target(e *compare.Explanation) string {

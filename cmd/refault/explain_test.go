@@ -19,11 +19,14 @@ func TestExplainVerb(t *testing.T) {
 	var e struct {
 		Complete bool `json:"complete"`
 		Links    []struct {
-			Step uint64   `json:"step"`
-			From []string `json:"from"`
+			Step uint64 `json:"step"`
+			From []struct {
+				Place string `json:"place"`
+				Kind  string `json:"dependence"`
+			} `json:"from"`
 		} `json:"links"`
 	}
-	if err := json.Unmarshal([]byte(must(t, "explain", rec, mce, "--json")), &e); err != nil || !e.Complete || len(e.Links) != 1 || e.Links[0].Step != 250_000 {
+	if err := json.Unmarshal([]byte(must(t, "explain", rec, mce, "--json")), &e); err != nil || !e.Complete || len(e.Links) != 1 || e.Links[0].Step != 250_000 || e.Links[0].From[0].Kind != "control" {
 		t.Errorf("%+v, %v", e, err)
 	}
 	latent := faulty(t, dir, rec, "latent", "mem:addr=0x3ff000,bit=1@step:300001")

@@ -22,7 +22,7 @@ var reportVerb = verb{
 	name:    "report",
 	summary: "tell how a faulty run departs from the golden one, as one page of HTML",
 	long: `The page holds the verdict, a timeline of both runs, the fault's life, the propagation
-curve, the instructions around the first divergences side by side, the registers and words of
+curve, the chain of instructions that carried the wrong value, the instructions around the first divergences side by side, the registers and words of
 memory that differ, the aligned consoles, and what was recorded. It is one file that loads nothing.`,
 	example: "refault report boot.rec srao.rec -o srao.html",
 	args:    "GOLDEN FAULTY", minArgs: 2, maxArgs: 2,

@@ -22,6 +22,7 @@ type Story struct {
 	Diff           *compare.Report
 	Curve          *compare.Curve // nil where the runs are equal
 	Listings       []Listing
+	Why            *compare.Explanation // nil where the runs are equal
 	Life           []Moment
 	Golden, Faulty *traces.Manifest
 	// GoldenOutput and FaultyOutput are the steps at which the first line that differs began
@@ -70,6 +71,9 @@ func Collect(golden, faulty *replay.Player, opt Options) (*Story, error) {
 		return s, err
 	}
 	if s.Listings, err = listings(golden, faulty, s.Diff, opt.Symbols); err != nil {
+		return nil, err
+	}
+	if s.Why, err = compare.Because(s.Diff, golden, faulty, opt.Options); err != nil {
 		return nil, err
 	}
 	g, f := watch(golden), watch(faulty)

@@ -1,6 +1,6 @@
 // Package report tells how two runs differ as one page of HTML, for people.
 //
-//	collect.go  what the page tells: compare.Diff, the propagation curve, listings, the fault's life
+//	collect.go  what the page tells: compare.Diff, the chain that explains it, the propagation curve, listings, the fault's life
 //	life.go     what became of the fault, step by step
 //	plot.go     the drawings: axes, lines, labels that do not cover each other
 //	page.go     from what was collected to the page

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"encoding/hex"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"math/bits"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -22,7 +24,7 @@ var source string
 
 var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"grouped": grouped, "hex16": func(v uint64) string { return fmt.Sprintf("%016x", v) },
-	"hex": func(v uint64) string { return fmt.Sprintf("%#x", v) }, "since": since, "bits": differentBits, "wordBits": wordBits,
+	"hex": func(v uint64) string { return fmt.Sprintf("%#x", v) }, "since": since, "chainEnd": chainEnd, "bits": differentBits, "wordBits": wordBits,
 	"hexBytes": func(b []byte) string { return hex.EncodeToString(b) },
 }).Parse(source))
 
@@ -45,6 +47,7 @@ type view struct {
 	Overview, CloseUp, Propagation  *Drawing
 	Console                         []consoleLine
 	ConsoleMore                     int
+	Chain                           []chainRow
 	Manifests                       []manifestRow
 	Base                            uint64 // of the steps after the fault
 }
@@ -55,6 +58,13 @@ type consoleLine struct {
 	Class, Sign    string
 	Golden, Faulty string // numbers
 	Text           string
+}
+
+// chainRow is a link of the chain from the fault to what was seen; one without an instruction stands for those left out.
+type chainRow struct {
+	*compare.Link
+	Class   string
+	Skipped int
 }
 
 type manifestRow struct {
@@ -73,7 +83,7 @@ func (s *Story) view() *view {
 	}
 	v.Lede, v.Tiles = s.lede(), s.tiles()
 	v.Console, v.ConsoleMore = console(s.Diff.Console.Hunks)
-	v.Manifests = manifests(s)
+	v.Chain, v.Manifests = chain(s.Why), manifests(s)
 	return v
 }
 
@@ -326,6 +336,50 @@ func console(hunks []compare.Hunk) (all []consoleLine, more int) {
 		return all[:consoleMax], len(all) - consoleMax
 	}
 	return all, 0
+}
+
+// Bounds of the chain: rows in all, and those at either end where there are more.
+const (
+	chainMax  = 80
+	chainEnds = 30
+)
+
+// chain lists the links by step, those of the main chain and those that lead into it.
+func chain(e *compare.Explanation) (rows []chainRow) {
+	if e == nil {
+		return nil
+	}
+	for i := range e.Links {
+		rows = append(rows, chainRow{Link: &e.Links[i], Class: "link"})
+	}
+	for i := range e.Joins {
+		rows = append(rows, chainRow{Link: &e.Joins[i], Class: "join"})
+	}
+	slices.SortStableFunc(rows, func(a, b chainRow) int { return cmp.Compare(a.Step, b.Step) })
+	if n := len(rows); n > chainMax {
+		left := append(slices.Clone(rows[:chainEnds]), chainRow{Class: "hunk", Skipped: n - 2*chainEnds})
+		return append(left, rows[n-chainEnds:]...)
+	}
+	return rows
+}
+
+// chainEnd says what the chain led to.
+func chainEnd(e *compare.Explanation) string {
+	switch r := e.Report; e.Target {
+	case "output":
+		return "At step " + grouped(e.OutputStep) + " the wrong byte was put out."
+	case "control flow":
+		where := func(at uint64, symbol string) string {
+			if symbol != "" {
+				return symbol
+			}
+			return fmt.Sprintf("%#x", at)
+		}
+		return fmt.Sprintf("At step %s control flow split: to %s, in the golden run to %s.", grouped(r.Flow.Step), where(r.Flow.FaultyRIP, r.Flow.FaultyAt), where(r.Flow.GoldenRIP, r.Flow.GoldenAt))
+	case "state":
+		return "It stayed in the machine’s state."
+	}
+	return ""
 }
 
 // manifests puts what was recorded side by side.

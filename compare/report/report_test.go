@@ -184,6 +184,16 @@ func TestPages(t *testing.T) {
 					t.Errorf("the page does not say %q", want)
 				}
 			}
+			for i, k := range s.Why.Links {
+				if i >= chainEnds && i < len(s.Why.Links)-chainEnds {
+					continue // it may be left out
+				}
+				for _, want := range []string{`<section id="chain">`, grouped(k.Step), k.Value, k.Golden, k.Place} {
+					if !strings.Contains(page, want) {
+						t.Errorf("of the chain the page does not say %q", want)
+					}
+				}
+			}
 			if d := s.Diff.Disks[0]; d.First != nil {
 				for _, want := range []string{"disk0: " + d.Summary(), d.First.Summary(), d.First.GoldenBytes, d.First.FaultyBytes, grouped(d.First.Golden.Step)} {
 					if !strings.Contains(page, want) {
@@ -325,6 +335,10 @@ func story(text func() string) *Story {
 	for _, w := range []What{Planted, Met, Consumed, Reported, Delivered, Read, Cleared, Diverged, Gone, Wrote, Said, Ended} {
 		s.Life = append(s.Life, Moment{Step: 1_000_000, What: w, Text: text(), More: 1})
 	}
+	link := compare.Link{Step: 1_000_050, Faulty: ex, Place: text(), Golden: text(), Value: text(), Owner: text(), Device: text(),
+		From: []compare.Cause{{Place: text(), Kind: compare.Address, Step: at(1_000_020)}, {Place: text(), Kind: compare.Control, Origin: text()}}}
+	s.Why = &compare.Explanation{Report: d, Target: "control flow", Links: slices.Repeat([]compare.Link{link}, 90), Joins: []compare.Link{link}, Origin: text(), Note: text(),
+		Path: []compare.Frame{{Step: 1_000_200, Symbol: text(), By: text()}, {Step: 1_000_300, Entry: 7}}}
 	manifest := func() *traces.Manifest {
 		f := traces.File{Path: text(), Size: 1, SHA256: text()}
 		return &traces.Manifest{Product: text(), Machine: text(), CPUModel: text(), Kernel: &f, Initrd: &f, Disks: []traces.File{f}, CommandLine: text(), Clock: text(), Parent: text(), Faults: []string{text()}}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 	"time"
@@ -51,6 +52,9 @@ func (b *bench) analysis(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	if err := b.long(ctx, dir, row); err != nil {
+		return err
+	}
 	for _, t := range []struct {
 		what, trigger string
 		target        float64
@@ -87,6 +91,40 @@ func (b *bench) symbol(ctx context.Context, rec, name string) (uint64, error) {
 		return 0, fmt.Errorf("refault symbols %s says %q: %w", name, j, err)
 	}
 	return found[0].Addr, nil
+}
+
+// long times diff on runs of more than 10^10 steps.
+func (b *bench) long(ctx context.Context, dir string, row func(what string, is, most float64, unit string)) error {
+	golden := filepath.Join(dir, "long.rec")
+	work := slices.Repeat([]string{"sha256"}, 9)
+	if _, status, err := b.timeOf(ctx, "record", "-o", golden, "--kernel", b.image.Kernel, "--initrd", b.image.Initrd, "--disk", b.image.Disk,
+		"--append", guest.Bench(work...), "--memory", memory, "--input", "none"); err != nil || status != 0 {
+		return errors.Join(fmt.Errorf("record: status %d", status), err)
+	}
+	steps, err := b.steps(ctx, golden)
+	if err != nil {
+		return err
+	}
+	if steps < 1e10 {
+		return fmt.Errorf("the long run has %d steps only", steps)
+	}
+	late := steps / 10 * 9
+	for i, f := range []struct{ what, fault string }{
+		{"late, noticed at once", fmt.Sprintf("reg:name=rip,bit=40@step:%d", late)},
+		{"late, noticed some time later", fmt.Sprintf("mem:vaddr=jiffies,bit=40@step:%d", late)},
+		{"early, never noticed", "mem:addr=0x10,bit=0@step:1e9"}, // of the first page nothing is used
+	} {
+		faulty := filepath.Join(dir, fmt.Sprintf("long%d.rec", i))
+		if _, status, err := b.timeOf(ctx, "inject", golden, "-o", faulty, "--max-steps", strconv.FormatUint(steps+1e9, 10), "--fault", f.fault); err != nil || status != 0 {
+			return errors.Join(fmt.Errorf("inject %s: status %d", f.fault, status), err)
+		}
+		s, status, err := b.timeOf(ctx, "diff", golden, faulty)
+		if err != nil || status != 1 {
+			return errors.Join(fmt.Errorf("diff of %s: status %d", f.fault, status), err)
+		}
+		row(fmt.Sprintf("diff of %.1f·10⁹ steps, a fault %s", float64(steps)/1e9, f.what), s, 10, " s")
+	}
+	return nil
 }
 
 // armed compares a run in which a trigger is looked for that does not come with one in which nothing is.

@@ -249,6 +249,58 @@ func TestInterrupts(t *testing.T) {
 	}
 }
 
+// vectors plays a recording and counts the interrupts that the processor takes, by vector.
+func (o *outcome) vectors(t *testing.T) (n [256]int) {
+	t.Helper()
+	ob := &vmm.Observer{Delivered: func(_ *x86.CPU, e x86.Exception) {
+		if e.Ext {
+			n[e.Vec]++
+		}
+	}}
+	if err := o.Seek(o.Start()); err != nil {
+		t.Fatal(err)
+	}
+	o.Machine().Observe(ob)
+	defer o.Machine().Unobserve(ob)
+	if err := o.RunTo(o.End()); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestInterruptsOfThePIC: requests get lost and late at the 8259s, and come though nobody made them.
+func TestInterruptsOfThePIC(t *testing.T) {
+	for _, c := range []struct {
+		spec    string
+		lives   string // of the defect
+		vector  uint8
+		from    int // so many more come by vector
+		to      int
+		endures bool // the guest gets to its end
+	}{
+		{"irq:do=lose,pic=pit,times=5@step:100000", strings.Repeat("request of input 0 lost; ", 5), 0x20, -8, 2, true},
+		{"irq:do=delay,pic=0,by=30us,times=3@step:100000", strings.Repeat("request of input 0 late; ", 3), 0x20, -3, 3, true},
+		{"irq:do=spurious,pic=pit,times=40@step:100000/5000", "", 0x20, 20, 60, true},
+		{"irq:do=spurious,pic=7,times=3@step:100000/50000", "", 0x27, 3, 3, true},
+		// Of the disk, of which the guest polls for nothing: it waits for ever, and ticks.
+		{"irq:do=lose,pic=ata0,times=1@step:100000", "request of input 14 lost; ", 0x2e, -100, -1, false},
+		{"irq:do=delay,pic=ata0,by=1ms,times=1@step:100000", "request of input 14 late; ", 0x2e, 0, 0, true},
+	} {
+		before := (&outcome{Player: golden(t)}).vectors(t)
+		o := inject(t, c.spec)
+		after := o.vectors(t)
+		if n := after[c.vector] - before[c.vector]; n < c.from || n > c.to {
+			t.Errorf("%s: %d more interrupts %#x, want %d to %d", c.spec, n, c.vector, c.from, c.to)
+		}
+		if got := strings.Join(append(whats(o.lives(t)), ""), "; "); got != c.lives {
+			t.Errorf("%s: lives %q, want %q", c.spec, got, c.lives)
+		}
+		if end := strings.Contains(o.said(), "done"); end != c.endures {
+			t.Errorf("%s: ended %v: %q", c.spec, end, o.said())
+		}
+	}
+}
+
 func TestClock(t *testing.T) {
 	o := inject(t, "clock:by=5ms@step:300000")
 	p := golden(t)
@@ -300,7 +352,13 @@ func TestBadFaults(t *testing.T) {
 		"alu:bit=200":                        "no result has",
 		"opcode:bit=200":                     "up to 15 bytes",
 		"opcode:bit=0,p=0.5":                 "key p is not possible",
-		"irq:do=lose":                        "give one of vector, line and source",
+		"irq:do=lose":                        "give one of vector, line, pic and source",
+		"irq:do=lose,pic=2":                  "the second controller",
+		"irq:do=lose,pic=16":                 "inputs 0 to 15",
+		"irq:do=lose,pic=timer":              "one of pit, keyboard",
+		"irq:do=lose,line=com2":              "one of pit, keyboard",
+		"irq:do=lose,pic=rtc":                "takes no interrupts from input 8",
+		"irq:do=spurious,pic=7,vector=33":    "give one of",
 		"irq:do=lose,vector=3":               "16 to 255",
 		"irq:do=delay,vector=33":             "needs key by",
 		"irq:do=lose,line=24":                "has not set that interrupt up",

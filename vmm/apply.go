@@ -83,6 +83,14 @@ func (m *Machine) Inject(f *Fault) error {
 		}
 		return m.defects.plant(f.Defect)
 	case FaultInterrupt:
+		if f.PIC {
+			if !picInput(f.Vector) {
+				return fmt.Errorf("input %d of the 8259s: %w", f.Vector, ErrTarget)
+			}
+			m.pic.Disturb(int(f.Vector))
+			c.Attention = true
+			break
+		}
 		if f.Vector < 16 {
 			return fmt.Errorf("interrupt vector %d: %w", f.Vector, ErrTarget)
 		}

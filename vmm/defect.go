@@ -94,8 +94,9 @@ type Defect struct {
 	Hold, Corrected bool
 	// Class is the class of instructions whose results are wrong.
 	Class string
-	// Vector of the interrupts, and how late they are; zero: they are lost.
+	// Vector of the interrupts, or with PIC the input of the 8259s, and how late they are; zero: they are lost.
 	Vector  uint8
+	PIC     bool
 	DelayNs uint64
 }
 
@@ -111,7 +112,11 @@ type late struct {
 	CPU    int
 	Vector uint8
 	Level  bool
+	PIC    bool
 }
+
+// picInput reports whether a device can interrupt by input n of the 8259s. At input 2 of the first, the second is.
+func picInput(n uint8) bool { return n < 16 && n != 2 }
 
 // DefectState is the saved state of Defects.
 type DefectState struct {
@@ -175,7 +180,7 @@ func (d *Defects) Restore(decode func(any) error) error {
 		}
 	}
 	for _, l := range s.Late {
-		if l.CPU < 0 || l.CPU >= len(d.m.CPUs) || l.Vector < 16 {
+		if l.CPU < 0 || l.CPU >= len(d.m.CPUs) || !l.PIC && l.Vector < 16 || l.PIC && !picInput(l.Vector) {
 			return fmt.Errorf("a late interrupt %d for processor %d", l.Vector, l.CPU)
 		}
 	}
@@ -234,8 +239,11 @@ func (d *Defects) check(f *Defect) error {
 		}
 		return ram(8)
 	case DefectInterrupt:
-		if f.Vector < 16 || f.DelayNs > 1<<60 {
+		if !f.PIC && f.Vector < 16 || f.DelayNs > 1<<60 {
 			return bad("vector %d, %d ns late", f.Vector, f.DelayNs)
+		}
+		if f.PIC && !picInput(f.Vector) {
+			return bad("input %d of the 8259s", f.Vector)
 		}
 	default:
 		return bad("unknown kind %d", f.Kind)
@@ -337,6 +345,7 @@ func (d *Defects) look() {
 	for _, l := range d.m.lapics {
 		l.Filter = nil
 	}
+	d.m.pic.Filter = nil
 	for i := range d.Defects {
 		f := &d.Defects[i]
 		id := f.ID
@@ -358,7 +367,12 @@ func (d *Defects) look() {
 		case DefectLogic:
 			d.observe(&Observer{Code: Everywhere, After: func(c *x86.CPU, in *x86.Inst) { d.calculated(id, c, in) }})
 		case DefectInterrupt:
-			d.m.lapics[f.CPU].Filter = func(vector uint8, level bool) bool { return d.interrupted(f.CPU, vector, level) }
+			if f.PIC {
+				d.m.pic.Filter = func(n int) bool { return d.interrupted(0, uint8(n), false, true) }
+				break
+			}
+			cpu := f.CPU
+			d.m.lapics[cpu].Filter = func(vector uint8, level bool) bool { return d.interrupted(cpu, vector, level, false) }
 		}
 	}
 	d.arm()
@@ -399,7 +413,11 @@ func (d *Defects) tick() {
 	for i := 0; i < len(d.Late); {
 		if l := d.Late[i]; l.DueNs <= now {
 			d.Late = slices.Delete(d.Late, i, i+1)
-			d.m.lapics[l.CPU].Accept(l.Vector, l.Level)
+			if l.PIC {
+				d.m.pic.Arrive(int(l.Vector))
+			} else {
+				d.m.lapics[l.CPU].Accept(l.Vector, l.Level)
+			}
 			d.m.attend()
 			continue
 		}
@@ -497,6 +515,12 @@ func (m *Machine) LineVector(line int) (vector uint8, ok bool) {
 	}
 	e := m.ioapic.Entry[line]
 	return uint8(e), e&ioapic.EntryMask == 0
+}
+
+// PICInput reports whether an input of the 8259s may interrupt the processor, or be disturbed: neither they nor its
+// local APIC mask it.
+func (m *Machine) PICInput(n int, disturb bool) bool {
+	return n >= 0 && n < 16 && picInput(uint8(n)) && m.pic.Open(n, disturb) && m.lapics[0].TakesExtINT()
 }
 
 // LocalVector returns the vector of an entry of a local APIC's local vector table; ok is false where it is masked.

@@ -65,7 +65,7 @@ const (
 	FaultDisk
 	// FaultDefect: something breaks and stays broken.
 	FaultDefect
-	// FaultInterrupt: a local APIC takes an interrupt that nobody sent.
+	// FaultInterrupt: a local APIC takes an interrupt that nobody sent, or an 8259 sees a request that nobody made.
 	FaultInterrupt
 	// FaultClock: a clock jumps.
 	FaultClock
@@ -105,7 +105,8 @@ type Fault struct {
 	Disk  ata.Fault
 
 	Defect *Defect // FaultDefect
-	Vector uint8   // FaultInterrupt
+	Vector uint8   // FaultInterrupt: a vector, or
+	PIC    bool    // an input of the 8259s
 
 	// FaultClock: which, and by how much. A negative number is its two's complement.
 	Clock   string

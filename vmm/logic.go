@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 	"strings"
 
@@ -233,18 +234,22 @@ func (d *Defects) wouldStrike(f *Defect) bool {
 	return n > f.Skip && (f.Every <= 1 || (n-f.Skip)%f.Every == 0)
 }
 
-// interrupted decides whether an interrupt arrives.
-func (d *Defects) interrupted(cpu int, vector uint8, level bool) bool {
+// interrupted decides whether an interrupt arrives: a vector at a processor's local APIC, or an input at the 8259s.
+func (d *Defects) interrupted(cpu int, vector uint8, level, pic bool) bool {
 	for i := range d.Defects {
 		f := &d.Defects[i]
-		if f.Kind != DefectInterrupt || f.CPU != cpu || f.Vector != vector || !d.strikes(f) {
+		if f.Kind != DefectInterrupt || f.PIC != pic || !pic && f.CPU != cpu || f.Vector != vector || !d.strikes(f) {
 			continue
 		}
+		which := fmt.Sprintf("interrupt %d", vector)
+		if pic {
+			which = fmt.Sprintf("request of input %d", vector)
+		}
 		if f.DelayNs == 0 {
-			d.tell(f, 0, "interrupt %d lost", vector)
+			d.tell(f, 0, "%s lost", which)
 		} else {
-			d.tell(f, 0, "interrupt %d late", vector)
-			d.Late = append(d.Late, late{DueNs: d.m.queue.Now() + f.DelayNs, CPU: cpu, Vector: vector, Level: level})
+			d.tell(f, 0, "%s late", which)
+			d.Late = append(d.Late, late{DueNs: d.m.queue.Now() + f.DelayNs, CPU: cpu, Vector: vector, Level: level, PIC: pic})
 		}
 		d.spend(f.ID)
 		d.arm()

@@ -173,8 +173,13 @@ func (l *LAPIC) extINT() bool {
 	if l.ExtINTMessage {
 		return true
 	}
-	if !l.ExtINT || !l.enabled() || !l.softwareEnabled() {
-		return l.ExtINT
+	return l.ExtINT && l.TakesExtINT()
+}
+
+// TakesExtINT reports whether the processor hears of the 8259A's INTR.
+func (l *LAPIC) TakesExtINT() bool {
+	if !l.enabled() || !l.softwareEnabled() {
+		return true
 	}
 	e := l.LVT[LVTLINT0]
 	return e&LVTMasked == 0 && e>>8&7 == ModeExtINT

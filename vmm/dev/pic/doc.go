@@ -8,5 +8,5 @@
 // by then, it gets vector 7 of the controller, and no bit in service; of the second
 // controller, with the cascade's bit in service in the first. The local APIC here
 // acknowledges in the instant at which it sees the request, so that this happens only
-// where software makes it: by poll commands and masks in between.
+// where software makes it, by poll commands and masks in between, or where a fault does (Disturb).
 package pic

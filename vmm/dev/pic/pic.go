@@ -27,12 +27,18 @@ type Chip struct {
 	ReadISR, Poll       bool
 	AutoEOI, RotateAEOI bool
 	SpecialMask, Nested bool
+	Unseen              uint8 // inputs that are asserted, and the controller takes no notice
+	Glitch              bool  // there was a request, and it has gone away
 }
 
 // PIC is the pair; the second hangs on input 2 of the first.
 type PIC struct {
 	State
 	intr dev.Line
+
+	// Filter, if set, is asked whether the controller notices that input n is asserted. If not, it does not before the
+	// input is asserted once more, or Arrive is called.
+	Filter func(n int) bool
 }
 
 // New returns a pair that drives intr.
@@ -48,9 +54,10 @@ func (p *PIC) Name() string { return "pic" }
 // Reset implements dev.Device.
 func (p *PIC) Reset() {
 	lines := [2]uint8{p.Chip[0].Lines, p.Chip[1].Lines}
+	unseen := [2]uint8{p.Chip[0].Unseen, p.Chip[1].Unseen}
 	p.State = State{Version: 1}
 	for i := range p.Chip {
-		p.Chip[i].Lines = lines[i]
+		p.Chip[i].Lines, p.Chip[i].Unseen = lines[i], unseen[i]
 		p.Chip[i].IMR = 0xff
 	}
 	p.update()
@@ -83,8 +90,54 @@ func (p *PIC) Line(n int) dev.Line {
 }
 
 func (p *PIC) set(n int, level bool) {
-	p.Chip[n>>3].set(uint8(n&7), level)
+	c, bit := &p.Chip[n>>3], uint8(1)<<(n&7)
+	switch {
+	case !level:
+		c.Unseen &^= bit
+	case c.Unseen&bit != 0:
+		return
+	case c.Lines&bit == 0 && p.Filter != nil && !p.Filter(n):
+		c.Unseen |= bit
+		return
+	}
+	c.set(uint8(n&7), level)
 	p.update()
+}
+
+// Arrive makes the controller notice input n, whatever Filter said: late, that is. An edge counts even if the input is
+// not asserted any more.
+func (p *PIC) Arrive(n int) {
+	c, bit := &p.Chip[n>>3], uint8(1)<<(n&7)
+	if c.Unseen&bit != 0 {
+		c.Unseen &^= bit
+		c.set(uint8(n&7), true)
+	} else if c.ELCR&bit == 0 {
+		c.Edges |= bit
+	}
+	p.update()
+}
+
+// Disturb makes a request of input n that no device makes. On input 7 of either controller, or on one that is
+// level-triggered, it has gone away before it is acknowledged.
+func (p *PIC) Disturb(n int) {
+	c, bit := &p.Chip[n>>3], uint8(1)<<(n&7)
+	if n&7 == 7 || c.ELCR&bit != 0 {
+		c.Glitch = true
+	} else {
+		c.Edges |= bit
+	}
+	p.update()
+}
+
+// Open reports whether input n may interrupt: its controller is initialised, and does not mask it. For what Disturb
+// does to input 7 it is enough that not all are masked.
+func (p *PIC) Open(n int, disturb bool) bool {
+	c := &p.Chip[n>>3]
+	masked := c.IMR>>(n&7)&1 != 0
+	if disturb && n&7 == 7 {
+		masked = c.IMR == 0xff
+	}
+	return c.InitStep == 0 && c.Base != 0 && !masked && (n < 8 || p.Open(cascade, false))
 }
 
 func (c *Chip) set(n uint8, level bool) {
@@ -133,19 +186,24 @@ func (c *Chip) request() uint8 {
 	return n
 }
 
+// asks reports whether a controller's output is asserted.
+func (c *Chip) asks() bool { return c.request() != 8 || c.Glitch && c.IMR != 0xff }
+
 func (p *PIC) update() {
-	p.Chip[0].set(cascade, p.Chip[1].request() != 8)
+	p.Chip[0].set(cascade, p.Chip[1].asks())
 	p.intr.Set(p.Pending())
 }
 
 // Pending reports whether the pair asks for an interrupt.
-func (p *PIC) Pending() bool { return p.Chip[0].request() != 8 }
+func (p *PIC) Pending() bool { return p.Chip[0].asks() }
 
 // Ack is the interrupt acknowledge cycle: it returns the vector, a spurious one if nothing asks any more.
 func (p *PIC) Ack() uint8 {
 	c := &p.Chip[0]
 	n := c.request()
 	if n == 8 {
+		c.Glitch = false
+		p.update()
 		return c.Base | 7
 	}
 	c.acknowledge(n)
@@ -155,6 +213,7 @@ func (p *PIC) Ack() uint8 {
 		m := s.request()
 		if m == 8 {
 			m = 7 // no bit is set in service
+			s.Glitch = false
 		} else {
 			s.acknowledge(m)
 		}
@@ -191,6 +250,8 @@ func (r ports) In(port uint16, _ int) uint32 {
 		c.Poll = false
 		n := c.request()
 		if n == 8 {
+			c.Glitch = false
+			r.p.update()
 			return 0
 		}
 		c.acknowledge(n)
@@ -213,7 +274,7 @@ func (r ports) Out(port uint16, _ int, v32 uint32) {
 	c, v := &r.p.Chip[r.i], uint8(v32)
 	switch {
 	case port == 0 && v&0x10 != 0: // ICW1
-		*c = Chip{Lines: c.Lines, ELCR: c.ELCR, InitStep: 2, ICW4: v&1 != 0, Single: v&2 != 0, Base: c.Base}
+		*c = Chip{Lines: c.Lines, Unseen: c.Unseen, ELCR: c.ELCR, InitStep: 2, ICW4: v&1 != 0, Single: v&2 != 0, Base: c.Base}
 	case port == 0 && v&8 != 0: // OCW3
 		if v&0x40 != 0 {
 			c.SpecialMask = v&0x20 != 0

@@ -156,6 +156,83 @@ func TestMask(t *testing.T) {
 	r.want("4, since the cascade is masked", 0x24)
 }
 
+func TestDisturb(t *testing.T) {
+	r := newRig(t)
+	r.Disturb(5)
+	r.want("a request that nobody made, once", 0x25, -1)
+	if _, isr := r.registers(0); isr != 1<<5 {
+		t.Errorf("isr %#x", isr)
+	}
+	r.ocw2(0, eoi)
+	r.want("once", -1)
+	r.Disturb(7)
+	r.want("one that went away", 0x27, -1)
+	if irr, isr := r.registers(0); irr != 0 || isr != 0 {
+		t.Errorf("irr %#x, isr %#x", irr, isr)
+	}
+	r.Disturb(15)
+	r.want("one that went away from the second", 0x2f, -1)
+	if irr, isr := r.registers(0); irr != 0 || isr != 1<<cascade {
+		t.Errorf("irr %#x, isr %#x", irr, isr)
+	}
+	if irr, isr := r.registers(1); irr != 0 || isr != 0 {
+		t.Errorf("of the second: irr %#x, isr %#x", irr, isr)
+	}
+	r.ocw2(0, eoi)
+	r.set(9, true)
+	r.Disturb(15)
+	r.want("a real one comes first", 0x29)
+	r.ocw2(1, eoi)
+	r.ocw2(0, eoi)
+	r.want("then the other", 0x2f, -1)
+	r.ocw2(0, eoi)
+	r.level(1 << 11)
+	r.Disturb(11)
+	r.want("level-triggered", 0x2f, -1)
+}
+
+func TestUnseenInputs(t *testing.T) {
+	for _, level := range []bool{false, true} {
+		r := newRig(t)
+		if level {
+			r.level(1 << 3)
+		}
+		asked, notice := 0, false
+		r.Filter = func(n int) bool {
+			asked++
+			return n != 3 || notice
+		}
+		r.set(3, true)
+		r.set(3, true)
+		r.want("lost", -1)
+		if asked != 1 {
+			t.Errorf("asked %d times", asked)
+		}
+		r.set(3, false)
+		r.set(4, true)
+		r.want("another", 0x24)
+		r.ocw2(0, eoi)
+		r.set(3, true)
+		r.want("lost again", -1)
+		r.Arrive(3)
+		r.want("late", 0x23)
+		r.set(3, false)
+		r.ocw2(0, eoi)
+		r.want("once", -1)
+		notice = true
+		r.set(3, true)
+		r.want("the next", 0x23)
+		r.set(3, false)
+		r.ocw2(0, eoi)
+		r.Arrive(3)
+		if want := 0x23; level {
+			r.want("late, and not there any more", -1)
+		} else {
+			r.want("late, and short", want, -1)
+		}
+	}
+}
+
 func TestSpecialMask(t *testing.T) {
 	r := newRig(t)
 	r.set(3, true)

@@ -35,6 +35,8 @@ type bench struct {
 	amd bool
 	// noBase: RDGSBASE is not enabled.
 	noBase bool
+	// only has the attributes of the forms that are compared; zero: all are.
+	only x86.Attr
 }
 
 // newBench returns a bench for the interpreter, or for the translator.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"refault/vmm/x86"
+	"refault/vmm/x86/fpu"
 )
 
 var (
@@ -35,12 +36,32 @@ type tally struct {
 	why                                   map[string]int
 }
 
-func TestInterpreterAgainstTheProcessor(t *testing.T) { againstTheProcessor(t, false, []int{8, 4}) }
+func TestInterpreterAgainstTheProcessor(t *testing.T) {
+	againstTheProcessor(t, newTestBench(t, false), []int{8, 4})
+}
 
 // The translator is for 64-bit code only.
-func TestTranslatorAgainstTheProcessor(t *testing.T) { againstTheProcessor(t, true, []int{8}) }
+func TestTranslatorAgainstTheProcessor(t *testing.T) {
+	b := newTestBench(t, true)
+	againstTheProcessor(t, b, []int{8})
+	if *runFlag == "" && *caseFlag == 0 && b.g.jit.Stats.Enters == 0 {
+		t.Error("no generated code was entered")
+	}
+}
 
-func againstTheProcessor(t *testing.T, translate bool, modes []int) {
+// The interpreter as it is where it cannot have the host's unit execute floating-point and vector instructions.
+func TestSoftwareAgainstTheProcessor(t *testing.T) {
+	b := newTestBench(t, false)
+	if err := b.g.c.FPU.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b.g.c.FPU = fpu.NewSoftware()
+	b.only = x86.IsFPU | x86.IsMMX | x86.IsSSE
+	againstTheProcessor(t, b, []int{8})
+}
+
+func newTestBench(t *testing.T, translate bool) *bench {
+	t.Helper()
 	if m := missing(); m != "" {
 		t.Skipf("this processor has no %s", m)
 	}
@@ -48,6 +69,15 @@ func againstTheProcessor(t *testing.T, translate bool, modes []int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := b.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
+func againstTheProcessor(t *testing.T, b *bench, modes []int) {
 	if f := b.fault(8, []byte{0xf3, 0x0f, 0xae, 0xc8}); f.Raised { // rdgsbase eax
 		t.Log("RDGSBASE is not compared: the host's kernel has not enabled it")
 		b.noBase = true
@@ -56,11 +86,6 @@ func againstTheProcessor(t *testing.T, translate bool, modes []int) {
 		t.Log("32-bit code is not compared: the host's kernel has no segment for it")
 		modes = []int{8}
 	}
-	defer func() {
-		if err := b.close(); err != nil {
-			t.Error(err)
-		}
-	}()
 	pick, err := regexp.Compile(*runFlag)
 	if err != nil {
 		t.Fatal(err)
@@ -79,6 +104,9 @@ func againstTheProcessor(t *testing.T, translate bool, modes []int) {
 			if excludedForm(form) != "" || b.noBase && x86.Forms()[form].Op == x86.OpRDGSBASE || !pick.MatchString(formName(form)) {
 				continue
 			}
+			if b.only != 0 && x86.Forms()[form].Attr&b.only == 0 {
+				continue
+			}
 			if tallies[form] == nil {
 				tallies[form] = &tally{why: map[string]int{}}
 			}
@@ -91,9 +119,6 @@ func againstTheProcessor(t *testing.T, translate bool, modes []int) {
 		}
 	}
 	summarise(t, tallies)
-	if translate && *runFlag == "" && *caseFlag == 0 && b.g.jit.Stats.Enters == 0 {
-		t.Error("no generated code was entered")
-	}
 }
 
 // caseSeed derives the seed of the i-th case of a form; nothing but its arguments goes into it.

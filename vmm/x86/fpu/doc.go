@@ -25,7 +25,7 @@
 //
 // SSE and basic x87 arithmetic is defined to the bit by IEEE 754 and the SDM.
 // What is not (RCPPS, RSQRTPS and their scalar forms, the x87 transcendentals) is
-// not executed here but computed by the interpreter. The pointers
+// not executed here but computed by the interpreter, or done in software on every host (FPREM, FBLD). The pointers
 // FIP, FDP and FOP, which vendors save differently, are the caller's business.
 //
 // The software is held to the host's unit by a test in package interp, which runs each instruction that

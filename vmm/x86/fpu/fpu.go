@@ -22,8 +22,8 @@ type Context struct {
 // Unit executes the instructions of one processor.
 type Unit struct {
 	*Context
-	native *native          // nil: in software
-	ops    []func(*Context) // what a Stub is there, less one
+	native *native          // nil: all is done in software
+	ops    []func(*Context) // what is done in software; a Stub is an index, plus one, or the address of generated code
 	stubs  map[string]Stub
 }
 
@@ -55,7 +55,7 @@ func (u *Unit) Close() error {
 
 // Call executes an instruction.
 func (u *Unit) Call(s Stub) {
-	if u.native != nil {
+	if s > Stub(len(u.ops)) { // nothing is mapped at addresses so low
 		u.native.call(s, u.Context)
 		return
 	}
@@ -103,13 +103,19 @@ func (u *Unit) X87(opcode, modrm byte) Stub {
 	s, ok := u.stubs[key]
 	switch {
 	case ok:
-	case u.native != nil:
+	case u.native != nil && !varies(opcode, modrm):
 		s = u.native.x87(opcode, modrm)
 		u.stubs[key] = s
 	default:
 		s = u.software(key, func(c *Context) { executeX87(c, opcode, modrm) })
 	}
 	return s
+}
+
+// varies reports whether processors differ in what an x87 instruction does: by how much FPREM and FPREM1 reduce a
+// dividend at a time, and what digits above nine are worth to FBLD.
+func varies(opcode, modrm byte) bool {
+	return opcode == 0xd9 && (modrm == 0xf5 || modrm == 0xf8) || opcode == 0xdf && modrm == 4<<3
 }
 
 func (u *Unit) software(key string, op func(*Context)) Stub {

@@ -497,6 +497,8 @@ func (x *x87) move(opcode, digit byte) (keep uint16) {
 		x.push(softfloat.Signed(signedLane(&c.Src, 0, w)))
 	case opcode == 0xdf && digit == 5: // FILD m64
 		x.push(softfloat.Signed(signedLane(&c.Src, 0, 8)))
+	case opcode == 0xdf && digit == 4: // FBLD
+		x.push(fromDecimal(c.Src[:10]))
 	case opcode == 0xdb && digit == 5: // FLD m80
 		x.pushBytes(c.Src[:10])
 	case opcode == 0xdb && digit == 7: // FSTP m80
@@ -568,6 +570,16 @@ func (x *x87) storeInteger(w, pops int, truncate bool) {
 	}
 	setLane(&x.c.Src, 0, w, uint64(v))
 	x.popN(pops)
+}
+
+// fromDecimal returns a packed decimal number. What digits above nine are worth is undefined: here, what they are in
+// binary.
+func fromDecimal(b []byte) softfloat.Num {
+	var v uint64
+	for i := 8; i >= 0; i-- {
+		v = v*100 + uint64(b[i]>>4)*10 + uint64(b[i]&15)
+	}
+	return softfloat.Integer(v, b[9]>>7 != 0)
 }
 
 // storeDecimal is FBSTP: 18 digits, two in a byte, and a sign (SDM Vol. 1 4.7).

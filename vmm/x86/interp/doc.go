@@ -24,8 +24,7 @@
 // # What computes floating point?
 //
 // Vector and x87 instructions go to package fpu, whole: to the host's own unit, or to software that a test here holds
-// to it. What processors compute differently is computed here: reciprocal approximations, transcendentals, and how far
-// FPREM gets in one step.
+// to it. What processors compute differently is computed here: reciprocal approximations and transcendentals.
 //
 // # What is cached?
 //

@@ -1,8 +1,6 @@
 package interp
 
 import (
-	"math/bits"
-
 	"refault/vmm/x86"
 	"refault/vmm/x86/fpu"
 )
@@ -49,8 +47,6 @@ func selectX87(in *x86.Inst) x86.Handler {
 	}
 	store := in.Op == x86.OpX87Store
 	flags := in.Op == x86.OpX87Flags
-	partial := in.Opcode == 0xd9 && (in.ModRM == 0xf5 || in.ModRM == 0xf8) // FPREM1, FPREM
-	decimal := in.Opcode == 0xdf && in.IsMem && in.ModRM>>3&7 == 4         // FBLD
 	var stub fpu.Stub
 	return func(c *x86.CPU, in *x86.Inst) {
 		c.CheckX87()
@@ -58,12 +54,6 @@ func selectX87(in *x86.Inst) x86.Handler {
 		u := c.FPU
 		if stub == 0 {
 			stub = u.X87(in.Opcode, in.ModRM)
-			if decimal {
-				stub = u.X87(0xdb, 5<<3) // FLD of what the decimals make
-			}
-		}
-		if partial && partialRemainder(c, in) {
-			return
 		}
 		var va uint64
 		switch {
@@ -73,9 +63,6 @@ func selectX87(in *x86.Inst) x86.Handler {
 		case size > 0:
 			va = c.AddrR(in, size)
 			c.LoadBytes(va, u.Src[:size])
-			if decimal {
-				fromDecimal(&u.Src)
-			}
 		}
 		if flags {
 			u.Flags = uint16(c.Flags()&0xff) << 8
@@ -90,64 +77,6 @@ func selectX87(in *x86.Inst) x86.Handler {
 			c.SetArith(uint64(u.Flags>>8) & (x86.FlagZF | x86.FlagPF | x86.FlagCF))
 		}
 	}
-}
-
-// fromDecimal makes a number in extended precision of a packed decimal one. What digits above nine
-// are worth is undefined: here, what they are in binary.
-func fromDecimal(b *[16]byte) {
-	var v uint64
-	for i := 8; i >= 0; i-- {
-		v = v*100 + uint64(b[i]>>4)*10 + uint64(b[i]&15)
-	}
-	neg := b[9]>>7 != 0
-	if v == 0 {
-		storeExtended(b[:], neg, 0, 0)
-		return
-	}
-	n := bits.LeadingZeros64(v)
-	storeExtended(b[:], neg, uint16(63-n+expBias), v<<n)
-}
-
-// partialRemainder executes FPREM and FPREM1 where the exponents are so far apart that they only reduce
-// the dividend, by a number of bits that is the processor's choice (SDM Vol. 2A, FPREM): ours is the one that
-// processors are known for. Otherwise, or where something is wrong with an operand, it reports false.
-func partialRemainder(c *x86.CPU, in *x86.Inst) bool {
-	if stEmpty(c, 0) || stEmpty(c, 1) {
-		return false
-	}
-	finite := func(x extended) bool { return x.class == normal || x.class == denormal }
-	x, y := loadExtended(st(c, 0)), loadExtended(st(c, 1))
-	if !finite(x) || !finite(y) {
-		return false
-	}
-	var raised uint16
-	if x.class == denormal || y.class == denormal {
-		raised = fswDE
-	}
-	nx, ny := bits.LeadingZeros64(x.man), bits.LeadingZeros64(y.man)
-	a, b := x.man<<nx, y.man<<ny
-	exp := x.exp - nx
-	d := exp - (y.exp - ny)
-	fcw, fsw := le.Uint16(c.FX[0:]), le.Uint16(c.FX[2:])
-	unmasked := raised &^ fcw
-	if d < 64 || unmasked != 0 {
-		return false // all processors do the same
-	}
-	n := d&31 | 32
-	_, rest := bits.Div64(a>>(64-n), a<<n, b)
-	exp -= n
-	setPointers(c, in, false, 0)
-	switch k := bits.LeadingZeros64(rest); {
-	case rest == 0:
-		storeExtended(st(c, 0), x.neg, 0, 0)
-	case exp-k < 1-expBias:
-		storeExtended(st(c, 0), x.neg, 0, rest>>(1-expBias-exp)) // exact: both operands are multiples of the least denormal
-	default:
-		storeExtended(st(c, 0), x.neg, uint16(exp-k+expBias), rest<<k)
-	}
-	le.PutUint16(c.FX[2:], fsw&^(fswC0|fswC1|fswC3)|fswC2|raised)
-	setStatus(c)
-	return true
 }
 
 func x87Size(o x86.Operand) int {

@@ -96,7 +96,7 @@ func mapAnonymous(n uintptr) (unsafe.Pointer, error) {
 }
 
 // EngineBytes is the size of an engine's own part of an Area.
-const EngineBytes = 1 << 20
+const EngineBytes = 4 << 20
 
 // area is one mapping outside the Go heap with everything of a processor that generated
 // code touches, at fixed offsets from the State at its beginning.

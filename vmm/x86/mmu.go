@@ -15,7 +15,7 @@ import (
 // are ever cached.
 
 const (
-	tlbSize  = 16384
+	tlbSize  = 32768
 	tlbNone  = 1         // a tag that matches no page address
 	itlbSize = 2048      // instruction pages
 	physMask = 1<<40 - 1 // MAXPHYADDR is 40
@@ -330,11 +330,12 @@ func (c *CPU) flushRange(first, last uint64) {
 // InvalidatePage forgets one page. The TLB is coherent, so INVLPG need not call it.
 func (c *CPU) invalidatePage(va uint64) {
 	c.Counts.PageFlushes++
-	i := va >> mem.PageShift % tlbSize
-	for v := range c.mmu.data {
-		c.mmu.data[v][i].forget()
-	}
 	page := va &^ (mem.PageSize - 1)
+	for v := range c.mmu.data {
+		if e := &c.mmu.data[v][va>>mem.PageShift%tlbSize]; e.read == page {
+			e.forget()
+		}
+	}
 	for u := range c.mmu.code {
 		if e := &c.mmu.code[u][va>>mem.PageShift%itlbSize]; e.tag == page {
 			e.tag = tlbNone

@@ -20,7 +20,7 @@ const (
 	maxCode    = 64 << 10 // that one block may take
 	maxInsts   = 64       // in a block
 	hotDefault = 1        // visits of a block before it is translated: decoding it for the interpreter costs more
-	jumpSlots  = 16384    // of each table of jump targets
+	jumpSlots  = 65536    // of each table of jump targets
 	tableSlots = 1 << 16
 	noTarget   = 1 << 62 // no canonical address
 	lowerHalf  = 1<<47 - 1
@@ -136,7 +136,7 @@ func (b *block) key() blockKey { return blockKey{b.rip, b.off, b.mode, b.plain} 
 
 // filled lists the slots that may name the lower half.
 type filled struct {
-	at [512]uint16
+	at [4096]uint16
 	n  int // beyond the array's length: too many to list
 }
 

@@ -49,6 +49,7 @@ const (
 	sizeofTables = int(unsafe.Sizeof(tables{}))
 	offScratch   = int32(unsafe.Offsetof(tables{}.scratch))
 	offX87Area   = int32(unsafe.Offsetof(tables{}.x87))
+	offApprox    = int32(unsafe.Offsetof(tables{}.approx))
 )
 
 // tablesOf views the engine's area. Sound: the area is larger, aligned to a page, and tables hold no Go pointers.

@@ -8,7 +8,7 @@
 //
 //	engine.go      Engine: finding blocks, entering and leaving generated code, invalidation
 //	translate.go   the translator of a block: flags, operands, memory, links, the common code
-//	ops_*.go       the translation of the integer, system, vector and x87 instructions
+//	ops_*.go       the translation of the integer, system, vector and x87 instructions, and of approximations
 //	window.go      looking several accesses up at once
 //	loop.go        the second body of a loop, which looks nothing up
 //	asm.go         the assembler

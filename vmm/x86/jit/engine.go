@@ -31,6 +31,7 @@ const (
 type tables struct {
 	jumps   [numModes][jumpSlots]jumpSlot
 	x87     x87Area
+	approx  approxArea
 	scratch scratch
 }
 
@@ -165,6 +166,7 @@ type Engine struct {
 	firstBlock                         int // offset behind the common code
 
 	exits    []exit
+	approx   [4]int    // offsets of common code
 	x87Insts []x87Inst // by the number that generated code notes, less one
 	blocks   map[blockKey]*block
 	table    [tableSlots]*block
@@ -190,6 +192,7 @@ func New(c *x86.CPU, in *interp.Engine) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{c: c, in: in, mem: m, layout: c.Layout(), tab: tablesOf(c), hotAfter: hotDefault}
+	e.tab.approx.init()
 	e.emitCommon()
 	e.reset()
 	written, flushed := c.CodeWritten, c.CodeFlushed

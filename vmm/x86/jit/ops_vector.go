@@ -23,6 +23,8 @@ func (t *translator) emitVector() bool {
 	switch in.Op {
 	case x86.OpLDMXCSR, x86.OpSTMXCSR:
 		return t.mxcsr(in.Op == x86.OpSTMXCSR)
+	case x86.OpVectorApprox:
+		return t.approximate()
 	case x86.OpMOVD, x86.OpMOVQ, x86.OpVector:
 	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh,
 		x86.OpVectorFP, x86.OpVectorFlags, x86.OpVectorFPFlags, x86.OpVectorImplicit, x86.OpVectorString:

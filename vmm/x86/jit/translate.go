@@ -601,7 +601,7 @@ func regsWritten(in *guestInst) uint16 {
 		return 1 << x86.RSP
 	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh, x86.OpVectorFlags, x86.OpVectorFPFlags, x86.OpVectorImplicit:
 		return 0
-	case x86.OpVector, x86.OpVectorFP, x86.OpMOVD, x86.OpMOVQ:
+	case x86.OpVector, x86.OpVectorFP, x86.OpVectorApprox, x86.OpMOVD, x86.OpMOVQ:
 		switch x86.FormOperands(in.Form)[0].Kind {
 		case 'V', 'U', 'W', 'M':
 			return 0
@@ -1117,6 +1117,7 @@ func (e *Engine) emitCommon() {
 	a.storeImm8(at(hRSP, offXMM), 1)
 	a.bytes(0x41, 0xff, 0xe3) // jmp r11
 	e.emitLoadX87(a, refused)
+	e.emitApprox(a, refused)
 	a.bind(refused)
 	a.rm(ins{op: 0x89, size: 4}, hR10, at(hRSP, offExit))
 	a.jmpTo(e.mem.addr(e.exitAt))

@@ -268,6 +268,7 @@ const (
 	ccBE = 6
 	ccA  = 7
 	ccS  = 8
+	ccGE = 13
 
 	ccAlways = 0xff // no condition
 )

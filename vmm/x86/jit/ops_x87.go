@@ -135,10 +135,13 @@ func (t *translator) emitX87() bool {
 	}
 	switch in.Op {
 	case x86.OpX87, x86.OpX87Store, x86.OpX87Flags:
-		if x87Soft(&in.Inst) {
+		if in.Opcode == 0xdf && in.IsMem && in.ModRM>>3&7 == 4 { // FBLD, which the interpreter computes
 			return false
 		}
 		t.needX87()
+		if remainder(&in.Inst) {
+			t.needOneStep()
+		}
 		if in.IsMem {
 			m, ok := operand()
 			if !ok {
@@ -215,21 +218,35 @@ func (t *translator) emitX87() bool {
 	return true
 }
 
-// x87Soft reports whether the interpreter computes an instruction, or a part of it, without the host's unit.
-func x87Soft(in *x86.Inst) bool {
-	switch in.Opcode {
-	case 0xd9:
-		return in.ModRM == 0xf5 || in.ModRM == 0xf8 // FPREM1, FPREM
-	case 0xdf:
-		return in.IsMem && in.ModRM>>3&7 == 4 // FBLD
+// remainder reports whether an instruction is FPREM or FPREM1.
+func remainder(in *x86.Inst) bool {
+	return in.Opcode == 0xd9 && (in.ModRM == 0xf5 || in.ModRM == 0xf8)
+}
+
+// needOneStep leaves a remainder to the interpreter unless it is computed in one step: the exponents differ by
+// less than 64. How far a step gets otherwise, processors decide differently.
+func (t *translator) needOneStep() {
+	a := &t.a
+	t.saveFlags()
+	slow := t.slowExit()
+	a.extm(ins{op: 0x0fae, size: 8}, 0, t.e.x87At(0)) // fxsave64
+	exponent := func(r int, st int32) {
+		a.rm(ins{op: 0x0fb7, size: 4}, r, t.e.x87At(fxST+16*st+8))
+		a.aluImm(4, 4, r, 0x7fff)
 	}
-	return false
+	exponent(hRAX, 0)
+	exponent(hR10, 1)
+	a.jcc(ccE, slow) // denormal: less than it seems
+	a.rr(ins{op: 0x2b, size: 4}, hRAX, hR10)
+	a.aluImm(7, 4, hRAX, 64)
+	a.jcc(ccGE, slow)
+	t.clobbered()
 }
 
 // noteX87 notes that the instruction in work sets FIP and FOP, unless the next one is sure to.
 func (t *translator) noteX87() {
 	if t.i+1 < len(t.insts) {
-		if in := &t.insts[t.i+1].Inst; !in.IsMem && (in.Op == x86.OpX87 || in.Op == x86.OpX87Flags) && !x87Soft(in) {
+		if in := &t.insts[t.i+1].Inst; !in.IsMem && (in.Op == x86.OpX87 || in.Op == x86.OpX87Flags) && !remainder(in) {
 			return
 		}
 	}

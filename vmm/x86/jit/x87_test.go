@@ -172,6 +172,8 @@ func TestX87Cases(t *testing.T) {
 		{"less than nothing", "\xdd\xd8\xd8\xc1" + fnstsw, 1},
 		{"flags of a multiplication, for a move", fld1 + fldpi + "\x31\xc0\x48\xf7\xe3\xda\xd1\x0c\x01\x48\xf7\xe3\xdb\xd1", 1},
 		{ignored, fld1 + fldpi, 2},
+		{"remainders, in one step", "\xd9\xed" + fldpi + "\xd9\xf8\xdd\xd8\xdd\xd8" + fldpi + fld1 + "\xd9\xf5" + fldz + "\xd9\xf8", 1},
+		{"a remainder by zero, and in several steps", fldz + fldpi + "\xd9\xf8" + fldpi + "\xd8\xc8\xd8\xc8\xd8\xc8\xd8\xc8\xd8\xc8\xd8\xc8" + fldpi + "\xd9\xc9\xd9\xf8\xd9\xf5", 4},
 		{"a page that is not there", fld1 + "\xdd\x04\x25\x00\x30\x03\x00" + fldpi, 4},
 		{"a store across two pages", fldpi + "\xdb\x3c\x25\xf9\x0f\x03\x00" + fld1 + "\xdb\x2c\x25\xf9\x0f\x03\x00", 4},
 		{"a store to a page that is read-only", fldpi + "\xdd\x14\x25\xf8\x2f\x03\x00" + fld1, 4},

@@ -15,10 +15,18 @@ import (
 type Owners struct {
 	syms *ksym.Table
 	os   *linux.Kernel
+	// modules names what is in modules; nil like os.
+	modules *linux.Names
 }
 
 // NewOwners returns an Owners for a kernel with symbols and, or nil, with what is known of it as a Linux.
-func NewOwners(syms *ksym.Table, os *linux.Kernel) *Owners { return &Owners{syms, os} }
+func NewOwners(syms *ksym.Table, os *linux.Kernel) *Owners {
+	l := &Owners{syms: syms, os: os}
+	if os != nil {
+		l.modules = linux.NewNames(os)
+	}
+	return l
+}
 
 // Owner says what the physical address pa belongs to: a symbol of the kernel, a mapping
 // of a process, a stack of the kernel, a file in the page cache; or "" where that cannot be told.
@@ -71,6 +79,9 @@ func (l *Owners) withProcess(c *x86.CPU, what string) string {
 func (l *Owners) elsewhere(c *x86.CPU, pa uint64) string {
 	if l.os == nil {
 		return ""
+	}
+	if va, ok := l.modules.Holding(c, pa); ok {
+		return l.modules.Name(c, va)
 	}
 	if name, at, ok := l.os.File(c, pa); ok {
 		return fmt.Sprintf("the page cache of %s, byte %d", name, at)

@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"debug/elf"
 	"encoding/json"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -73,6 +77,37 @@ func TestDebian(t *testing.T) {
 				t.Errorf("the page of %s does not say %q", name, w)
 			}
 		}
+	}
+	// Modules are named by what the guest's memory says of them.
+	explained := must(t, "explain", rec("golden"), rec("unc"))
+	m := regexp.MustCompile(`step (\d+)  0010:([0-9a-f]{16}) <libata:(ata_\w+)\+0x[0-9a-f]+>  `).FindStringSubmatch(explained)
+	if m == nil {
+		t.Fatalf("no place in libata:\n%s", explained)
+	}
+	step, err := strconv.ParseUint(m[1], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := strconv.FormatUint(step+5, 10)
+	for _, args := range [][]string{{"trace", rec("golden"), "--from", m[1], "--to", to}, {"dump", rec("golden"), "--at", m[1], "disasm", "0x" + m[2], "3"},
+		{"profile", rec("golden"), "--from", m[1], "--to", to, "--every", "1"}, {"report", rec("golden"), rec("unc"), "-o", "-", "--points", "2"}} {
+		if out := must(t, args...); !strings.Contains(out, "libata:"+m[3]) {
+			t.Errorf("refault %v does not name libata:%s:\n%.2000s", args, m[3], out)
+		}
+	}
+	elfFile := filepath.Join(dir, "kernel.sym")
+	must(t, "symbols", rec("golden"), "--at", m[1], "-o", elfFile)
+	f, err := elf.Open(elfFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	in := f.Section(".modules")
+	syms, err := f.Symbols()
+	if at, _ := strconv.ParseUint(m[2], 16, 64); err != nil || in == nil || at < in.Addr || at >= in.Addr+in.Size || !slices.ContainsFunc(syms, func(s elf.Symbol) bool {
+		return s.Name == m[3] && at >= s.Value && at < s.Value+s.Size && f.Sections[s.Section] == in
+	}) {
+		t.Errorf("no symbol of %s at %s: section %+v, %v", m[3], m[2], in, err)
 	}
 	var diff struct {
 		Outcome string `json:"outcome"`

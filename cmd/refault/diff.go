@@ -86,7 +86,7 @@ func diffOf(ctx context.Context, a *app, golden, faulty string) (*compare.Report
 	defer undo()
 	prog := newProgress(a.err, "comparing")
 	defer prog.done()
-	opt := compareOptions(g.Manifest)
+	opt := compareOptions(g, f)
 	opt.Progress = prog.at
 	return compare.Diff(g, f, opt)
 }

@@ -92,8 +92,7 @@ func runDump(ctx context.Context, a *app, c *call) (int, error) {
 		if len(nums) > 1 {
 			count = nums[1]
 		}
-		names, _ := read() // a convenience only
-		symbol := names.Name
+		symbol := kernelOrNot(p.Manifest).nameOf(p.Machine())
 		for range count {
 			code := replay.CodeAt(cpu, at)
 			text, n := x86.Disassemble(code, cpu.CodeSize(), at, symbol)

@@ -27,7 +27,7 @@ Status 0: the chain reaches the fault, or nothing came of it. Status 1: it ends 
 		}
 		defer undo()
 		prog := newProgress(a.err, "explaining")
-		opt := compareOptions(g.Manifest)
+		opt := compareOptions(g, f)
 		opt.Progress = prog.at
 		e, err := compare.Explain(g, f, opt)
 		prog.done()

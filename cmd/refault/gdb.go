@@ -75,8 +75,9 @@ to GDB by themselves. Nothing can be changed: this is what happened.
 			return 0, err
 		}
 		cfg := gdb.Config{Player: p}
-		if t := symbolsOrNot(p.Manifest); t != nil {
-			cfg.Symbols, cfg.Name, cfg.Addr = t.ELF(), t.Name, t.Addr
+		if k := kernelOrNot(p.Manifest); k.symbols != nil {
+			t := k.withModules(p.Machine())
+			cfg.Symbols, cfg.Name, cfg.Addr = t.ELF(), k.nameOf(p.Machine()), t.Addr
 		}
 		s := gdb.New(cfg)
 		defer s.Close()
@@ -135,6 +136,7 @@ func dialable(a net.Addr) string {
 }
 
 type symbolsFlags struct {
+	at   uint64
 	out  string
 	json bool
 }
@@ -143,28 +145,40 @@ var symbolsVerb = verb{
 	name:    "symbols",
 	summary: "write the kernel's symbols as an ELF file, or list them",
 	long: `The symbols of a recording's kernel, from its own kallsyms, or its symbol table where it
-has one. With -o, as a file that debuggers read: gdb -ex 'symbol-file kernel.sym'.`,
-	example: "refault symbols boot.rec -o kernel.sym\nrefault symbols boot.rec memory_failure",
+has one; with --at those of modules too, as the guest has them in its memory. With -o, as a file that debuggers read: gdb -ex 'symbol-file kernel.sym'.`,
+	example: "refault symbols boot.rec -o kernel.sym --at 2e9\nrefault symbols boot.rec memory_failure",
 	args:    "RECORDING [NAME...]", minArgs: 1, maxArgs: 1 << 10,
 	flags: func(f *pflag.FlagSet) any {
-		s := new(symbolsFlags)
+		s := &symbolsFlags{at: vmm.Never}
+		f.Var(stepFlag{&s.at, true}, "at", "with those of the modules that are loaded at this step")
 		f.StringVarP(&s.out, "output", "o", "", "write an ELF file")
 		f.BoolVar(&s.json, "json", false, "tell the result as JSON")
 		return s
 	},
-	run: func(_ context.Context, a *app, c *call) (int, error) {
+	run: func(ctx context.Context, a *app, c *call) (int, error) {
 		s := c.flags.(*symbolsFlags)
 		p, err := a.open(c.args[0])
 		if err != nil {
 			return 0, err
 		}
 		defer p.Close()
-		t, err := symbols(p.Manifest)
+		k, err := readKernel(p.Manifest)
 		if err != nil {
 			return 0, fmt.Errorf("%s: its symbols: %w", c.args[0], err)
 		}
+		t := k.symbols
 		if t == nil {
 			return 0, fmt.Errorf("%s: its kernel has no symbols", c.args[0])
+		}
+		if c.set.Changed("at") {
+			if s.at == vmm.Never {
+				s.at = p.End()
+			}
+			defer withCancel(ctx, p.Interrupt)()
+			if err := p.Seek(s.at); err != nil {
+				return 0, err
+			}
+			t = k.withModules(p.Machine())
 		}
 		if s.out != "" {
 			if len(c.args) > 1 {

@@ -125,6 +125,9 @@ func TestSymbols(t *testing.T) {
 	if out := must(t, "symbols", rec, "_start"); start == 0 || out != fmt.Sprintf("%016x _start\n", start) {
 		t.Errorf("the file has _start at %#x; the list says %q", start, out)
 	}
+	if all := must(t, "symbols", rec, "--at", "100000"); all != must(t, "symbols", rec) {
+		t.Error("a guest that is no Linux has modules")
+	}
 	if n := strings.Count(must(t, "symbols", rec), "\n"); n != len(syms) {
 		t.Errorf("%d symbols in the list, %d in the file", n, len(syms))
 	}
@@ -142,6 +145,7 @@ func TestGDBAndSymbolsOfBadInput(t *testing.T) {
 		{[]string{"gdb", rec, "--listen", ":0", "--at", "1e15"}, "has steps 0 to"},
 		{[]string{"gdb", rec, "--listen", "256.256.256.256:1"}, "--listen"},
 		{[]string{"symbols", rec, "_strat"}, "near are"},
+		{[]string{"symbols", rec, "--at", "1e15"}, "has steps 0 to"},
 		{[]string{"symbols", dir}, "not a recording"},
 	} {
 		status, _, err := refault(t, c.args...)

@@ -81,12 +81,14 @@ go tool pprof, with cr3 and privilege as tags.`,
 			}
 			defer out.discard()
 		}
-		symbols, err := symbols(p.Manifest)
+		k, err := readKernel(p.Manifest)
 		if err != nil {
 			fmt.Fprintf(a.err, "refault: the kernel's code stays without names: %s\n", oneLine(err))
+			k = new(kernel)
 		}
 
-		g := guestProfile{flags: f, symbols: symbols, at: map[replay.Sample]int64{}}
+		g := guestProfile{flags: f, symbols: k.symbols, at: map[replay.Sample]int64{}, inModules: map[uint64]string{}}
+		modules := k.modules()
 		prog := newProgress(a.err, "profiling")
 		p.Progress = prog.at
 		stop := withCancel(ctx, p.Interrupt)
@@ -96,6 +98,12 @@ go tool pprof, with cr3 and privilege as tags.`,
 				begin = p.Machine().TimeNs()
 			}
 			g.add(s)
+			// The module that is there now may be gone at the end.
+			if _, ok := g.inModules[s.RIP]; !ok && s.CPL != 3 && s.RIP>>63 != 0 && k.symbols.Name(s.RIP) == "" {
+				if names := modules(); names != nil {
+					g.inModules[s.RIP], _, _ = names.Lookup(p.Machine().CPUs[0], s.RIP)
+				}
+			}
 		})
 		stop()
 		prog.done()
@@ -130,6 +138,8 @@ type guestProfile struct {
 	symbols *ksym.Table
 	n       int64
 	at      map[replay.Sample]int64 // by place, which is a sample without a step
+	// inModules names functions of modules, by address; those of none are empty.
+	inModules map[uint64]string
 }
 
 func (g *guestProfile) add(s replay.Sample) {
@@ -159,6 +169,9 @@ func (g *guestProfile) function(s replay.Sample) string {
 		if name, _, ok := g.symbols.Lookup(s.RIP); ok {
 			return name
 		}
+	}
+	if name := g.inModules[s.RIP]; name != "" {
+		return name
 	}
 	return fmt.Sprintf("%#x", s.RIP)
 }

@@ -51,6 +51,47 @@ func readKernel(m *traces.Manifest) (*kernel, error) {
 	return parseKernel(k)
 }
 
+// nameOf returns what names addresses of the kernel and, at the moment when it is asked, of the modules of
+// a guest, in the first machine that has one there.
+func (k *kernel) nameOf(machines ...*vmm.Machine) func(addr uint64) string {
+	modules := k.modules()
+	return func(addr uint64) string {
+		if s := k.symbols.Name(addr); s != "" || addr>>63 == 0 {
+			return s
+		}
+		if names := modules(); names != nil {
+			for _, m := range machines {
+				if s := names.Name(m.CPUs[0], addr); s != "" {
+					return s
+				}
+			}
+		}
+		return ""
+	}
+}
+
+// modules returns what knows the modules of a guest when it is needed for the first time, or nil for one that is not understood.
+func (k *kernel) modules() func() *linux.Names {
+	return sync.OnceValue(func() *linux.Names {
+		if k.linux == nil {
+			return nil
+		}
+		known, err := k.linux()
+		if err != nil {
+			return nil
+		}
+		return linux.NewNames(known)
+	})
+}
+
+// withModules returns the kernel's symbols with those of the modules that a guest has at this moment.
+func (k *kernel) withModules(m *vmm.Machine) *ksym.Table {
+	if names := k.modules()(); names != nil {
+		return k.symbols.With(names.Symbols(m.CPUs[0]))
+	}
+	return k.symbols
+}
+
 // symbols reads the symbols of a recording's kernel.
 func symbols(m *traces.Manifest) (*ksym.Table, error) { return symbolsOf(readKernel(m)) }
 
@@ -76,26 +117,26 @@ func kernelFile(m *traces.Manifest) ([]byte, error) {
 	return k, nil
 }
 
-// compareOptions are the names that a recording's kernel gives to things, where it has any.
-func compareOptions(m *traces.Manifest) compare.Options {
-	k, err := readKernel(m)
-	if err != nil || k.symbols == nil {
+// compareOptions are the names that the kernel of two recordings gives to things, where it has any.
+func compareOptions(golden, faulty *replay.Player) compare.Options {
+	k := kernelOrNot(golden.Manifest)
+	if k.symbols == nil {
 		return compare.Options{}
 	}
 	known, err := k.linux()
 	if err != nil {
-		known = nil // then processes and files are not known
+		known = nil // then processes, files and modules are not known
 	}
-	return compare.Options{Symbols: k.symbols.Name, Owner: compare.NewOwners(k.symbols, known).Owner}
+	return compare.Options{Symbols: k.nameOf(golden.Machine(), faulty.Machine()), Owner: compare.NewOwners(k.symbols, known).Owner}
 }
 
-// symbolsOrNot is symbols where they are a convenience only.
-func symbolsOrNot(m *traces.Manifest) *ksym.Table {
-	t, err := symbols(m)
+// kernelOrNot is readKernel where names are a convenience only.
+func kernelOrNot(m *traces.Manifest) *kernel {
+	k, err := readKernel(m)
 	if err != nil {
-		return nil
+		return new(kernel)
 	}
-	return t
+	return k
 }
 
 // open opens a recording, to be played with the engine that was asked for.

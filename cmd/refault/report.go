@@ -48,7 +48,7 @@ memory that differ, the aligned consoles, and what was recorded. It is one file 
 			return 0, err
 		}
 		defer done()
-		opt := compareOptions(golden.Manifest)
+		opt := compareOptions(golden, faulty)
 		prog := newProgress(a.err, "comparing")
 		opt.Progress = prog.at
 		s, err := report.Collect(golden, faulty, report.Options{Points: f.points, Options: opt})

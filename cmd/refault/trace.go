@@ -58,7 +58,7 @@ instruction that raised an exception is marked; what follows it is the handler, 
 }
 
 func trace(ctx context.Context, w *bufio.Writer, p *replay.Player, t *traceFlags) error {
-	symbol := symbolsOrNot(p.Manifest).Name
+	symbol := kernelOrNot(p.Manifest).nameOf(p.Machine())
 	cpu := p.Machine().CPUs[0]
 	enc := json.NewEncoder(w)
 	for p.Machine().Step() < t.to && ctx.Err() == nil {

@@ -4,7 +4,9 @@
 //
 // From the kernel's image, never from the guest: an ELF file's symbol table where
 // it has one, and otherwise the table that Linux carries for its own backtraces,
-// kallsyms, which a stripped distribution kernel still has.
+// kallsyms, which a stripped distribution kernel still has. Those of its modules are
+// another matter, since where a module is, only the guest knows: package linux reads them, and
+// With adds them for a debugger.
 //
 // # How is kallsyms found without symbols?
 //

@@ -33,8 +33,16 @@ func (t *Table) ELF() []byte {
 			}
 		}
 	}
+	kernel := len(sections)
+	if t.modulesFirst > t.end {
+		// Their code and their data lie between each other's.
+		sections = append(sections, section{".modules", elf.SHF_ALLOC | elf.SHF_WRITE | elf.SHF_EXECINSTR, t.modulesFirst})
+	}
 	last := func(i int) uint64 {
-		if i+1 < len(sections) {
+		switch {
+		case i == kernel:
+			return t.modulesEnd
+		case i+1 < kernel:
 			return sections[i+1].first
 		}
 		return max(t.end, sections[i].first)
@@ -44,10 +52,10 @@ func (t *Table) ELF() []byte {
 	strtab, symtab := []byte{0}, make([]byte, 24)
 	for i, s := range t.symbols {
 		shndx, typ := uint16(elf.SHN_ABS), elf.STT_NOTYPE
-		var size uint64
+		var size, end uint64
 		for k := range sections {
 			if s.Addr >= sections[k].first && s.Addr < last(k) {
-				shndx, typ = uint16(k+1), elf.STT_OBJECT
+				shndx, typ, end = uint16(k+1), elf.STT_OBJECT, last(k)
 				if sections[k].flags&elf.SHF_EXECINSTR != 0 {
 					typ = elf.STT_FUNC
 				}
@@ -59,9 +67,7 @@ func (t *Table) ELF() []byte {
 				break
 			}
 		}
-		if shndx == uint16(elf.SHN_ABS) {
-			size = 0
-		}
+		size = min(size, end-min(end, s.Addr)) // what is in no section has none
 		symtab = le.AppendUint32(symtab, uint32(len(strtab)))
 		symtab = append(symtab, elf.ST_INFO(elf.STB_GLOBAL, typ), 0)
 		symtab = le.AppendUint16(symtab, shndx)

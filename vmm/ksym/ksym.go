@@ -2,9 +2,11 @@ package ksym
 
 import (
 	"bytes"
+	"cmp"
 	"debug/elf"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 )
@@ -23,6 +25,28 @@ type Table struct {
 	symbols []Symbol // ascending
 	byName  map[string]uint64
 	end     uint64 // first address beyond the kernel
+	// Where the modules are, whose symbols With added; empty where none are.
+	modulesFirst, modulesEnd uint64
+}
+
+// With returns a table that has the symbols of modules too, which lie in their own range of addresses.
+// Lookup and Name still know the kernel's alone.
+func (t *Table) With(modules []Symbol) *Table {
+	if len(modules) == 0 {
+		return t
+	}
+	n := *t
+	n.symbols = slices.Concat(t.symbols, modules)
+	slices.SortStableFunc(n.symbols, func(a, b Symbol) int { return cmp.Compare(a.Addr, b.Addr) })
+	n.byName = maps.Clone(t.byName)
+	n.modulesFirst = modules[0].Addr
+	for _, s := range modules {
+		if _, ok := n.byName[s.Name]; !ok {
+			n.byName[s.Name] = s.Addr
+		}
+		n.modulesFirst, n.modulesEnd = min(n.modulesFirst, s.Addr), max(n.modulesEnd, s.Addr+1)
+	}
+	return &n
 }
 
 // Read reads the symbols of a kernel in an ELF file (for a bzImage: boot.Vmlinux).

@@ -1,6 +1,8 @@
 package ksym
 
 import (
+	"bytes"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"slices"
@@ -182,4 +184,46 @@ func FuzzKallsyms(f *testing.F) {
 		kallsyms(k)
 		Read(k)
 	})
+}
+
+// TestWith: the symbols of modules are in a section of their own for a debugger, and the kernel's stay what they were.
+func TestWith(t *testing.T) {
+	kernel := &Table{symbols: []Symbol{{0xffffffff81000000, "_text"}, {0xffffffff81000100, "schedule"}, {0xffffffff81001000, "_etext"}},
+		byName: map[string]uint64{"_text": 0xffffffff81000000, "schedule": 0xffffffff81000100, "_etext": 0xffffffff81001000}, end: 0xffffffff81002000}
+	if kernel.With(nil) != kernel {
+		t.Error("without modules it is another table")
+	}
+	both := kernel.With([]Symbol{{0xffffffffc0001000, "init"}, {0xffffffffc0001080, "schedule"}, {0xffffffffc0000000, "first"}})
+	for name, want := range map[string]uint64{"schedule": 0xffffffff81000100, "init": 0xffffffffc0001000} {
+		if got, ok := both.Addr(name); !ok || got != want {
+			t.Errorf("%s is at %#x", name, got)
+		}
+	}
+	if _, ok := kernel.Addr("init"); ok || kernel.Len() != 3 {
+		t.Error("the kernel's own table has changed")
+	}
+	if got := both.Name(0xffffffffc0001001); got != "" {
+		t.Errorf("Name knows a module: %s", got)
+	}
+	f, err := elf.NewFile(bytes.NewReader(both.ELF()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := f.Section(".modules")
+	syms, err := f.Symbols()
+	if err != nil || in == nil || in.Addr != 0xffffffffc0000000 || in.Size != 0x1081 || in.Flags&elf.SHF_EXECINSTR == 0 || len(syms) != 6 {
+		t.Fatalf("section %+v, symbols %+v, %v", in, syms, err)
+	}
+	for _, s := range syms {
+		module := s.Value >= 0xffffffffc0000000
+		if got := f.Sections[s.Section].Name; module != (got == ".modules") {
+			t.Errorf("%s is in %s", s.Name, got)
+		}
+		if s.Name == "_etext" && s.Size != 0x1000 {
+			t.Errorf("the kernel's last symbol has %#x bytes", s.Size)
+		}
+	}
+	if text := f.Section(".text"); text.Addr != 0xffffffff81000000 || text.Addr+text.Size != 0xffffffff81001000 {
+		t.Errorf(".text %+v", text)
+	}
 }

@@ -94,6 +94,16 @@ func (t *btf) member(structName, name string) (uint64, error) {
 	return 0, fmt.Errorf("struct %s has no member %s: %w", structName, name, ErrNotUnderstood)
 }
 
+// size returns the size of a struct in bytes; 0 where there is none.
+func (t *btf) size(structName string) uint64 {
+	for _, at := range t.at[1:] {
+		if info := le.Uint32(t.types[at+4:]); info>>24&31 == kindStruct && t.name(le.Uint32(t.types[at:])) == structName {
+			return uint64(le.Uint32(t.types[at+8:]))
+		}
+	}
+	return 0
+}
+
 // maxVisits bounds a search: what is read may contain itself.
 const maxVisits = 100_000
 

@@ -19,7 +19,8 @@ type Kernel struct {
 
 	tasks, pid, tgid, comm, mm, pgd uint64 // offsets of members
 
-	cache *pageCache // or nil
+	cache   *pageCache    // or nil
+	modules *moduleLayout // or nil
 }
 
 // New finds out what it needs to know of a kernel in an ELF file.
@@ -55,7 +56,7 @@ func New(kernel []byte, s Symbols) (*Kernel, error) {
 			return nil, err
 		}
 	}
-	k.cache = newPageCache(t, s)
+	k.cache, k.modules = newPageCache(t, s), newModuleLayout(t, s)
 	return k, nil
 }
 

@@ -2,9 +2,11 @@ package linux
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,6 +65,9 @@ func TestDebian(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := m.CPUs[0]
+	if ms := k.Modules(c); len(ms) > 0 {
+		t.Errorf("before the kernel runs: %v", ms)
+	}
 	if ps := k.Processes(c); len(ps) > 1 {
 		t.Errorf("before the kernel runs: %v", ps)
 	}
@@ -70,6 +75,42 @@ func TestDebian(t *testing.T) {
 		if _, err := m.Run(m.Step() + 1_000_000); err != nil {
 			t.Fatal(err)
 		}
+	}
+	modules := NewNames(k)
+	loaded := map[string]Module{}
+	for _, m := range k.Modules(c) {
+		loaded[m.Name] = m
+	}
+	for name, symbol := range map[string]string{"ata_piix": "piix_init_one", "libata": "ata_qc_complete", "ext4": "ext4_fill_super"} {
+		m, ok := loaded[name]
+		if !ok {
+			t.Errorf("no module %s in %v", name, loaded)
+			continue
+		}
+		i := slices.IndexFunc(modules.symbols(c, &m), func(s ksym.Symbol) bool { return s.Name == symbol })
+		if i < 0 {
+			t.Errorf("%s: no %s among %d symbols", name, symbol, len(modules.symbols(c, &m)))
+			continue
+		}
+		at := modules.symbols(c, &m)[i].Addr
+		if got := modules.Name(c, at+1); got != name+":"+symbol+"+0x1" {
+			t.Errorf("%#x is %q", at+1, got)
+		}
+		if got := modules.Name(c, at); got != name+":"+symbol {
+			t.Errorf("%#x is %q", at, got)
+		}
+		pa, ok := c.Translate(at)
+		if va, ok2 := modules.Holding(c, pa); !ok || !ok2 || va != at {
+			t.Errorf("%#x is at physical %#x, which is at %#x", at, pa, va)
+		}
+	}
+	for _, addr := range []uint64{0, 0x401000, k.initTask, 1<<64 - 1, 0xffffffffc0000000 - 1} {
+		if got := modules.Name(c, addr); got != "" {
+			t.Errorf("%#x is %q", addr, got)
+		}
+	}
+	if s := modules.Symbols(c); len(s) < 1000 || !slices.IsSortedFunc(s, func(a, b ksym.Symbol) int { return cmp.Compare(a.Addr, b.Addr) }) {
+		t.Errorf("%d symbols of all modules", len(s))
 	}
 	names := map[string]Process{}
 	for _, p := range k.Processes(c) {
@@ -105,6 +146,25 @@ func TestBadBTF(t *testing.T) {
 	if _, err := New([]byte("no ELF"), nil); !errors.Is(err, ErrNotUnderstood) {
 		t.Error(err)
 	}
+}
+
+// FuzzModuleSymbols: whatever stands in the guest's memory, the symbols lie in the module and ascend.
+func FuzzModuleSymbols(f *testing.F) {
+	table := make([]byte, 2*elfSymbolBytes)
+	le.PutUint32(table, 1)
+	le.PutUint16(table[6:], 1)
+	le.PutUint64(table[8:], 1<<63+16)
+	copy(table[elfSymbolBytes:], table)
+	f.Add(table, []byte("\x00piix_init_one\x00"))
+	f.Fuzz(func(t *testing.T, table, strings []byte) {
+		m := &Module{Parts: []Part{{1 << 63, 4096}}}
+		all := parseSymbols(table, strings, m)
+		for i, s := range all {
+			if !m.has(s.Addr) || s.Name == "" || i > 0 && s.Addr < all[i-1].Addr {
+				t.Errorf("%+v", all)
+			}
+		}
+	})
 }
 
 func FuzzBTF(f *testing.F) {

@@ -26,10 +26,22 @@ type Watch struct {
 }
 
 // watches are all interests, by page of RAM. Pages that have one carry mem.Watched,
-// so that every access to them takes the slow path, and no other access pays.
+// so that every access to them takes the slow path, or another that leaves out what is watched; no other access pays.
 type watches struct {
+	all   []*Watch
 	pages map[uint64][]*Watch
 	blind bool
+}
+
+// hull tells the processors from where to where RAM is watched.
+func (m *Machine) hull() {
+	var spans []Span
+	for _, w := range m.watches.all {
+		spans = append(spans, Span{First: w.first, Last: w.last})
+	}
+	for _, c := range m.CPUs {
+		c.WatchHull = x86.Hull(spans)
+	}
 }
 
 // Unwatched does something that no Watch is told of: memory is made what it was at
@@ -49,6 +61,8 @@ func (m *Machine) Watch(pa, n uint64, f func(t *Touch)) (*Watch, error) {
 		return nil, fmt.Errorf("physical address %#x, %d bytes: outside RAM: %w", pa, n, ErrTarget)
 	}
 	w := &Watch{first: off, last: last, f: f}
+	m.watches.all = append(m.watches.all, w)
+	m.hull()
 	for page := off >> mem.PageShift; page <= last>>mem.PageShift; page++ {
 		if m.watches.pages == nil {
 			m.watches.pages = make(map[uint64][]*Watch)
@@ -73,6 +87,8 @@ func (m *Machine) Watch(pa, n uint64, f func(t *Touch)) (*Watch, error) {
 
 // Unwatch ends an interest. It may be called from a Watch's function.
 func (m *Machine) Unwatch(w *Watch) {
+	m.watches.all = slices.DeleteFunc(m.watches.all, func(o *Watch) bool { return o == w })
+	m.hull()
 	for page := w.first >> mem.PageShift; page <= w.last>>mem.PageShift; page++ {
 		ws := slices.DeleteFunc(slices.Clone(m.watches.pages[page]), func(o *Watch) bool { return o == w })
 		if len(ws) > 0 {

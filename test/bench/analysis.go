@@ -55,12 +55,17 @@ func (b *bench) analysis(ctx context.Context, out io.Writer) error {
 	if err := b.long(ctx, dir, row); err != nil {
 		return err
 	}
+	clock, err := b.symbol(ctx, rec("golden"), "jiffies")
+	if err != nil {
+		return err
+	}
 	for _, t := range []struct {
 		what, trigger string
 		target        float64
 	}{
 		// Padding before the function: nothing executes it, and all of the page does little else than to execute.
 		{"an execution, on the busiest page of the kernel", fmt.Sprintf("exec:%#x", hot-1), 1.05},
+		{"a read beside the kernel's clock, on the same page", fmt.Sprintf("read:%#x#1000000000", clock^0x800), 1.05},
 		{"a system call", "syscall:9999", 1.05},
 		{"a vector", "vector:0x99", 1.05},
 		{"a line of the console", "console:never said", 1.05},

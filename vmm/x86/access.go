@@ -33,6 +33,10 @@ func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 		c.Exc = Exception{Vec: VecGP, HasErr: true, Address: va, nonCanonical: true}
 		panic(fault)
 	}
+	if off, ok := c.beside(va, n, kind); ok {
+		c.Counts.Beside++
+		return 0, off, true
+	}
 	user := c.CPL == 3
 	p := c.walk(va, kind, user, m.ac)
 	observed := c.observesData(va)
@@ -47,9 +51,9 @@ func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 	if f&mem.Watched != 0 && c.Watch != nil && kind != Write {
 		c.Watch(off, n, kind)
 	}
-	if observed || f&mem.Watched != 0 {
-		return p.pa, off, true
-	}
+	// Who was told may have changed what is looked at.
+	f = c.RAM.Flags(off)
+	looked := observed || f&mem.Watched != 0
 	if m.viewID == viewSlow {
 		return p.pa, off, true
 	}
@@ -57,6 +61,9 @@ func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 	if m.viewID == viewSuper && page>>63 == 0 {
 		m.low = true
 		m.filledLow.add(va >> mem.PageShift % tlbSize)
+	}
+	if looked {
+		page |= partial
 	}
 	e := &m.view[va>>mem.PageShift%tlbSize]
 	addend := c.hostAddr(off) - va
@@ -68,12 +75,13 @@ func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 		*e = tlbEntry{read: page, write: tlbNone, addend: addend, noted: tlbNone}
 	}
 	if kind == Write && p.writable {
-		if f&(mem.Code|mem.Table) != 0 {
-			e.noted = page
-		} else {
+		switch {
+		case f&(mem.Code|mem.Table) == 0:
 			c.RAM.SetDirty(off) // the stores that this entry grants will not tell
 			m.noteGrant(off, uint32(va>>mem.PageShift%tlbSize))
 			e.write = page
+		case !looked:
+			e.noted = page
 		}
 	}
 	return p.pa, off, true

@@ -6,6 +6,7 @@ type Counts struct {
 	SlowAccesses uint64 // loads and stores that the TLB did not grant: all of the following, and those across pages
 	Misses       uint64 // translations that the TLB did not hold
 	Noted        uint64 // stores to pages of tables or of code
+	Beside       uint64 // accesses beside what is watched, on the same page
 	Devices      uint64 // accesses to devices
 	FetchMisses  uint64 // pages of instructions that the TLB did not hold
 

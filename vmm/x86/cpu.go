@@ -64,8 +64,10 @@ type CPU struct {
 	SpaceChanged func(old, new uint64)
 	// FetchChanged is called when the privilege or the segment of instruction fetches may have changed. Engines set it.
 	FetchChanged func()
-	// Watch is called before an access to a page flagged mem.Watched. off is an offset into RAM.
-	Watch func(off uint64, n int, kind Access)
+	// Watch is called before an access to a page flagged mem.Watched. off is an offset into RAM. Loads and stores that
+	// touch nothing in WatchHull it need not hear of.
+	Watch     func(off uint64, n int, kind Access)
+	WatchHull Span
 	// Delivered is called when an exception or interrupt has been delivered.
 	Delivered func(e Exception)
 	// FERR is called when an x87 instruction finds an error that CR0.NE leaves to an interrupt.
@@ -88,6 +90,7 @@ type CPU struct {
 	// stackError is the error code of a #SS while the stack of another privilege level is being filled: its selector.
 	stackError uint32
 	observer   *Observer
+	dataHull   Span // of observer.Data
 }
 
 // Access is a kind of memory access.
@@ -147,7 +150,7 @@ func NewCPU(id int, ram *mem.RAM, bus Bus) (*CPU, error) {
 	c := &CPU{State: &a.state, ID: id, RAM: ram, Bus: bus, area: a}
 	c.mmu.init(&a.tlbs)
 	c.mmu.grants = make([]uint32, ram.Pages())
-	c.DeliveredAt = never
+	c.DeliveredAt, c.dataHull = never, nowhere
 	if c.FPU, err = fpu.New(); err != nil {
 		return nil, errors.Join(fmt.Errorf("processor %d: %w", id, err), freeArea(a))
 	}

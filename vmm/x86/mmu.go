@@ -98,6 +98,8 @@ const (
 	ViewSlow   = viewSlow
 	NumViews   = numViews
 	TLBEntries = tlbSize
+	// LookedTag is set in the tags of an entry that is good only for accesses beside what is looked at.
+	LookedTag = partial
 )
 
 // View returns which of the data TLBs holds under the current privilege.
@@ -353,7 +355,7 @@ func (c *CPU) RevokeWrite(off uint64) {
 	host := c.hostAddr(off &^ (mem.PageSize - 1))
 	watched := c.RAM.Flags(off)&mem.Watched != 0
 	revoke := func(e *tlbEntry) {
-		if e.read == tlbNone || e.read+e.addend != host {
+		if e.read == tlbNone || e.read&^partial+e.addend != host {
 			return
 		}
 		if e.write != tlbNone {

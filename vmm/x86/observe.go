@@ -11,7 +11,8 @@ import (
 // Observer wants to see data, translations of the pages are not cached, so every access
 // there comes to loadSlow and storeSlow. Where it wants to see instructions, the engines end
 // their blocks, and what begins at an observed address is executed alone, by the
-// interpreter's careful decoder. Nothing else pays.
+// interpreter's careful decoder. Nothing else pays, except that
+// accesses beside what is looked at, on the same page, go by TLB entries of their own kind.
 
 // never is a step that does not come.
 const never = 1<<64 - 1
@@ -21,6 +22,21 @@ type Span struct{ First, Last uint64 }
 
 // Overlaps reports whether any address from first to last is in s.
 func (s Span) Overlaps(first, last uint64) bool { return first <= s.Last && s.First <= last }
+
+// nowhere is a span of which no linear address or offset into RAM is.
+var nowhere = Span{1 << 62, 1 << 62}
+
+// Hull returns the smallest span that holds others.
+func Hull(spans []Span) Span {
+	if len(spans) == 0 {
+		return nowhere
+	}
+	h := spans[0]
+	for _, s := range spans[1:] {
+		h.First, h.Last = min(h.First, s.First), max(h.Last, s.Last)
+	}
+	return h
+}
 
 func overlap(spans []Span, first, last uint64) bool {
 	for _, s := range spans {
@@ -49,6 +65,10 @@ type Observer struct {
 // The Observer does not change meanwhile.
 func (c *CPU) SetObserver(p *Observer) {
 	c.observer = p
+	c.dataHull = nowhere
+	if p != nil {
+		c.dataHull = Hull(p.Data)
+	}
 	c.FlushTLB()
 	c.flushFetch()
 }
@@ -91,6 +111,38 @@ func (c *CPU) ObserverFor(la uint64) *Observer {
 // observesData reports whether accesses to the page at va are to be looked at.
 func (c *CPU) observesData(va uint64) bool {
 	return c.observer != nil && overlap(c.observer.Data, va&^(mem.PageSize-1), va|(mem.PageSize-1))
+}
+
+// partial, in the tags of a TLB entry, says that the entry is good for accesses beside what is looked at on the page.
+const partial = 2
+
+// beside returns the offset into RAM of an access to a page with something on it that is looked at, if the access is not
+// to that and the TLB grants it.
+func (c *CPU) beside(va uint64, n int, kind Access) (off uint64, ok bool) {
+	e := &c.mmu.view[va>>mem.PageShift%tlbSize]
+	tag := e.read
+	if kind == Write {
+		tag = e.write
+	}
+	if tag != va&^(mem.PageSize-1)|partial {
+		return 0, false
+	}
+	off = e.addend + va - c.hostAddr(0)
+	last := uint64(n) - 1
+	if c.dataHull.Overlaps(va, va+last) || c.Watch != nil && c.WatchHull.Overlaps(off, off+last) {
+		return 0, false
+	}
+	return off, c.RAM.Flags(off)&mem.Watched != 0 || c.observesData(va)
+}
+
+// Looked returns where loads and stores are looked at, as linear and as host addresses, for an engine that
+// grants those beside by the TLB's entries for them (LookedTag).
+func (c *CPU) Looked() (linear, host Span) {
+	if c.Watch == nil {
+		return c.dataHull, nowhere
+	}
+	base := c.hostAddr(0)
+	return c.dataHull, Span{base + c.WatchHull.First, base + c.WatchHull.Last}
 }
 
 // TranslateIn is Translate in the address space of another CR3.

@@ -10,6 +10,7 @@
 //	translate.go   the translator of a block: flags, operands, memory, links, the common code
 //	ops_*.go       the translation of the integer, system, vector and x87 instructions, and of approximations
 //	window.go      looking several accesses up at once
+//	beside.go      accesses beside what somebody watches on the same page
 //	loop.go        the second body of a loop, which looks nothing up
 //	asm.go         the assembler
 //	code_unsafe.go where generated code lies, and the offsets that it uses
@@ -64,6 +65,13 @@
 // that may come of it, and the block is resumed behind it if the world is still what
 // it was. A window (window.go) looks several accesses up at once, and a loop through
 // memory looks each page up once (loop.go).
+//
+// # What does it cost to be looked at?
+//
+// Where somebody wants to see an instruction (x86.Observer), blocks end before its address, and
+// what begins there is left to the interpreter: about 80 ns each time, and nothing otherwise. Accesses
+// to watched bytes leave generated code too. Those beside them, on the same page, go by TLB entries of their
+// own kind, through a second look-up that only the instructions have that needed it once (beside.go).
 //
 // # What about modes and privilege?
 //

@@ -58,6 +58,7 @@ type scratch struct {
 	sysFirst       uint64 // somebody wants to see system calls with numbers from here,
 	sysSpan        uint64 // so far,
 	sysSeen        uint32 // if this is not 0
+	looked         [2]lookedSpan
 }
 
 const (
@@ -78,6 +79,7 @@ const (
 	sSysFirst   = sBeforeSTI + 4
 	sSysSpan    = sSysFirst + 8
 	sSysSeen    = sSysSpan + 8
+	sLooked     = sSysSeen + 8
 )
 
 type exitKind uint8
@@ -103,11 +105,15 @@ type exit struct {
 	idx    uint8 // instructions of the block that have retired
 	pos    uint16
 	b      *block
-	target uint64    // RIP
-	mode   uint8     // of the processor when the exit is taken
-	resume int       // exitSlow: offset of the code that goes on behind the instruction, or 0
-	site   int       // exitLink: offset of the displacement that names the target
-	inst   *x86.Inst // exitSlow: decoded when it is first needed
+	target uint64 // RIP
+	mode   uint8  // of the processor when the exit is taken
+	resume int    // exitSlow: offset of the code that goes on behind the instruction, or 0
+
+	// exitSlow: the accesses of the instruction are besides[access:access+accesses].
+	access   uint32
+	accesses uint8
+	site     int       // exitLink: offset of the displacement that names the target
+	inst     *x86.Inst // exitSlow: decoded when it is first needed
 }
 
 // block is a run of guest instructions in one page, translated.
@@ -166,7 +172,8 @@ type Engine struct {
 	firstBlock                         int // offset behind the common code
 
 	exits    []exit
-	approx   [4]int    // offsets of common code
+	approx   [4]int // offsets of common code
+	besides  []beside
 	x87Insts []x87Inst // by the number that generated code notes, less one
 	blocks   map[blockKey]*block
 	table    [tableSlots]*block
@@ -393,9 +400,15 @@ func (e *Engine) exec(b *block, until uint64) {
 			next := c.Regs[x86.RIP] + uint64(in.Len)
 			e.current, e.remap = x.b.rip, false
 			resume, vec, x87, rb, rest := x.resume, x.vec, x.x87, x.b, n-uint64(x.idx)-1
-			sti := x.sti
+			sti, seen, flushes := x.sti, c.Counts.Beside, e.Stats.Flushes
+			first, last := x.access, x.access+uint32(x.accesses)
 			if e.execute(in, until, x.call) && sti && e.tab.scratch.beforeSTI&x86.FlagIF == 0 {
 				c.Shadow = x86.ShadowSTI // as STI left it
+			}
+			if c.Counts.Beside != seen && e.Stats.Flushes == flushes && !rb.dead {
+				for i := first; i < last; i++ {
+					e.goBeside(&e.besides[i], rb.mode)
+				}
 			}
 			if resume == 0 || c.Attention || c.Activity != x86.Active || rb.dead || e.remap || c.Regs[x86.RIP] != next ||
 				c.Step+rest > until || uint8(c.View()) != rb.mode || !e.usable() || vec && !e.sseOK() || x87 && !e.x87OK() {
@@ -477,6 +490,8 @@ func (e *Engine) enter(at int, budget uint64) (x *exit, left uint64) {
 	const masked = x86.FlagAC | x86.FlagTF
 	s.sysOK = bit(c.EFER&x86.EFERSCE != 0 && c.SFMASK&masked == masked)
 	s.sysSeen, s.sysFirst, s.sysSpan = bit(c.SystemCall != nil), c.SystemCalls.First, c.SystemCalls.Last-c.SystemCalls.First
+	linear, host := c.Looked()
+	s.looked = [2]lookedSpan{accessesOf(linear), accessesOf(host)}
 	s.tsc = e.tscOffset + c.TSCAdjust + c.Step + budget
 	e.Stats.Enters++
 	enter(e.mem.addr(e.prologue), e.layout.State+bias)
@@ -648,7 +663,7 @@ func (e *Engine) flush() {
 func (e *Engine) reset() {
 	e.mem.used = e.firstBlock
 	e.crossed = nil
-	e.exits = e.exits[:0]
+	e.exits, e.besides = e.exits[:0], e.besides[:0]
 	e.x87Insts = e.x87Insts[:0]
 	e.blocks = make(map[blockKey]*block)
 	e.pages = make(map[uint64][]*block)

@@ -3,10 +3,12 @@
 package jit
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"slices"
 	"testing"
 
+	"refault/vmm/mem"
 	"refault/vmm/x86"
 )
 
@@ -263,5 +265,136 @@ func TestObservedSystemCalls(t *testing.T) {
 				t.Errorf("%d exits for %d calls that are looked at", n, c.want)
 			}
 		})
+	}
+}
+
+// TestLookedAccesses looks at accesses of random programs to a few bytes, by linear address and in RAM, elsewhere as time
+// goes by: both engines show the same, and go the same way.
+func TestLookedAccesses(t *testing.T) {
+	forms := testForms()
+	a, b := newRig(t, false), newRig(t, true)
+	const limit = 400
+	saw := 0
+	for i := range min(*lockCases, 3000) {
+		seed := *lockSeed + uint64(i)
+		p := generate(seed, forms)
+		r := rand.New(rand.NewPCG(seed, 6))
+		a.prepare(p)
+		b.prepare(p)
+		for n := uint64(0); n < limit && a.c.Activity == x86.Active; {
+			linear, ram := x86.Span{First: dataAt + uint64(r.IntN(0x2000))}, x86.Span{First: dataAt + uint64(r.IntN(0x2000))}
+			linear.Last, ram.Last = linear.First+uint64(r.IntN(40)), ram.First+uint64(r.IntN(40))
+			if r.IntN(3) == 0 {
+				linear.First, linear.Last = stackAt-uint64(r.IntN(80)), stackAt
+			}
+			which, abandon := r.IntN(4), r.IntN(8)
+			var seen [2][]sight
+			for k, c := range []*x86.CPU{a.c, b.c} {
+				visits := 0
+				see := func(what byte, at uint64, n int, kind x86.Access, s x86.Span) {
+					if kind == x86.Fetch || !s.Overlaps(at, at+uint64(n)-1) {
+						return
+					}
+					seen[k] = append(seen[k], sight{step: c.Step, la: at, what: what, code: [15]byte{byte(n), byte(kind)}})
+					if visits++; visits == abandon && kind != x86.Write {
+						c.Abandon()
+					}
+				}
+				c.SetObserver(nil)
+				if which&1 != 0 {
+					c.SetObserver(&x86.Observer{Data: []x86.Span{linear}, Access: func(va uint64, n int, kind x86.Access) { see('l', va, n, kind, linear) }})
+				}
+				for page := range c.RAM.Pages() {
+					c.RAM.ClearFlags(uint64(page)<<12, mem.Watched)
+				}
+				c.Watch = nil
+				if which&2 != 0 {
+					c.RAM.SetFlags(ram.First, mem.Watched)
+					c.RAM.SetFlags(ram.Last, mem.Watched)
+					c.WatchHull = ram
+					c.Watch = func(off uint64, n int, kind x86.Access) { see('w', off, n, kind, ram) }
+					c.FlushTLB()
+				}
+			}
+			k := 1 + uint64(r.IntN(60))
+			a.run(k)
+			b.run(k)
+			n += k
+			if d := differs(a, b); d != "" {
+				t.Fatalf("seed %d, looking at %#x (%d): within %d steps\n%s%s", seed, []x86.Span{linear, ram}, which, n, d, p.list())
+			}
+			if !slices.Equal(seen[0], seen[1]) {
+				t.Fatalf("seed %d, looking at %#x (%d): within %d steps, the translator shows\n%x, want\n%x\n%s", seed, []x86.Span{linear, ram}, which, n, seen[1], seen[0], p.list())
+			}
+			saw += len(seen[0])
+		}
+		b.c.Step = a.c.Step
+	}
+	for _, c := range []*x86.CPU{a.c, b.c} {
+		c.SetObserver(nil)
+		c.Watch = nil
+	}
+	t.Logf("saw %d; beside that %d, in the interpreter %d", saw, b.c.Counts.Beside, a.c.Counts.Beside)
+	if saw == 0 || b.c.Counts.Beside == 0 {
+		t.Error("nothing was looked at")
+	}
+}
+
+// TestAccessesBesideWhatIsWatched reads and writes a page in a loop in all the ways in which an address is looked up, with
+// something watched on it: only the accesses to that leave generated code, each time.
+func TestAccessesBesideWhatIsWatched(t *testing.T) {
+	p := &program{flags: x86.Flag1, code: []byte{
+		0xb9, 200, 0, 0, 0, // mov ecx, 200
+		0x48, 0x8b, 0x07, // 1: mov rax, [rdi]
+		0x48, 0x01, 0x47, 0x08, // add [rdi+8], rax
+		0x4a, 0x8b, 0x54, 0x0f, 0x40, // mov rdx, [rdi+r9+0x40]
+		0x48, 0x89, 0x14, 0x25, 0x80, 0x00, 0x03, 0x00, // mov [0x30080], rdx
+		0x65, 0x8a, 0x04, 0x25, 0x10, 0, 0, 0, // mov al, gs:[0x10]
+		0x0f, 0x10, 0x47, 0x20, // movups xmm0, [rdi+0x20]
+		0xff, 0xc9, // dec ecx
+		0x75, 0xdc, // jnz 1b
+		0xf4,
+	}}
+	binary.LittleEndian.PutUint32(p.fx[24:], 0x1f80)
+	for _, c := range []struct {
+		name string
+		span x86.Span
+		want int // accesses, each one at least once: an instruction that reads and writes asks first whether it may
+	}{
+		{"nothing of it", x86.Span{First: dataAt + 0x800, Last: dataAt + 0x807}, 0},
+		{"the first", x86.Span{First: dataAt, Last: dataAt}, 200},
+		{"the second, read and written", x86.Span{First: dataAt + 12, Last: dataAt + 12}, 400},
+		{"the index", x86.Span{First: dataAt + 0x4f, Last: dataAt + 0x4f}, 200},
+		{"the constant", x86.Span{First: dataAt + 0x87, Last: dataAt + 0x87}, 200},
+		{"the end of the vector", x86.Span{First: dataAt + 0x2f, Last: dataAt + 0x2f}, 200},
+		{"before all", x86.Span{First: dataAt - 1, Last: dataAt - 1}, 0},
+	} {
+		for _, linear := range []bool{true, false} {
+			r := newRig(t, true)
+			r.prepare(p)
+			r.c.Regs[x86.RDI], r.c.Regs[x86.R9] = dataAt, 8
+			r.c.Seg[x86.GS].Base = dataAt + 0x100
+			seen := 0
+			see := func(at uint64, n int, _ x86.Access) {
+				if c.span.Overlaps(at, at+uint64(n)-1) {
+					seen++
+				}
+			}
+			if linear {
+				r.c.SetObserver(&x86.Observer{Data: []x86.Span{c.span}, Access: see})
+			} else {
+				r.c.Watch, r.c.WatchHull = see, c.span
+				r.c.RAM.SetFlags(c.span.First, mem.Watched)
+				r.c.RAM.SetFlags(dataAt, mem.Watched)
+				r.c.FlushTLB()
+			}
+			r.run(3000)
+			if seen < c.want || seen > 2*c.want {
+				t.Errorf("%s, linear %v: seen %d times, want %d", c.name, linear, seen, c.want)
+			}
+			if n := int(r.jit.Stats.Slow); n > seen+30 {
+				t.Errorf("%s, linear %v: %d exits", c.name, linear, n)
+			}
+		}
 	}
 }

@@ -7,6 +7,8 @@
 //	soft_integer.go   MMX and SSE integer instructions, moves and shuffles
 //	soft_float.go     SSE floating point
 //	soft_x87.go       x87: the register stack, the condition code, loads and stores
+//	soft_transcendental.go, wide.go
+//	                  the x87 transcendentals
 //	softfloat         arithmetic, for SSE and x87 alike
 //
 // # What may a stub do?
@@ -24,8 +26,8 @@
 // # Is the result the same on every host?
 //
 // SSE and basic x87 arithmetic is defined to the bit by IEEE 754 and the SDM.
-// What is not (RCPPS, RSQRTPS and their scalar forms, the x87 transcendentals) is
-// not executed here but computed by the interpreter, or done in software on every host (FPREM, FBLD). The pointers
+// What is not, is done in software on every host: the x87 transcendentals, FPREM, FBLD. (RCPPS, RSQRTPS and
+// their scalar forms, which are not either, the interpreter computes itself.) The pointers
 // FIP, FDP and FOP, which vendors save differently, are the caller's business.
 //
 // The software is held to the host's unit by a test in package interp, which runs each instruction that

@@ -112,10 +112,16 @@ func (u *Unit) X87(opcode, modrm byte) Stub {
 	return s
 }
 
-// varies reports whether processors differ in what an x87 instruction does: by how much FPREM and FPREM1 reduce a
-// dividend at a time, and what digits above nine are worth to FBLD.
+// varies reports whether processors differ in what an x87 instruction does: in the last bits of the transcendentals, by how
+// much FPREM and FPREM1 reduce a dividend at a time, and in what digits above nine are worth to FBLD.
 func varies(opcode, modrm byte) bool {
-	return opcode == 0xd9 && (modrm == 0xf5 || modrm == 0xf8) || opcode == 0xdf && modrm == 4<<3
+	switch opcode {
+	case 0xd9:
+		return modrm >= 0xf0 && modrm != 0xf4 && modrm != 0xf6 && modrm != 0xf7 && modrm != 0xfa && modrm != 0xfc && modrm != 0xfd
+	case 0xdf:
+		return modrm == 4<<3
+	}
+	return false
 }
 
 func (u *Unit) software(key string, op func(*Context)) Stub {

@@ -333,6 +333,8 @@ func (x *x87) executeD9(modrm byte) (keep uint16) {
 		return butC1
 	}
 	switch modrm {
+	case 0xf0, 0xf1, 0xf2, 0xf3, 0xf9, 0xfb, 0xfe, 0xff:
+		return x.transcendental(modrm)
 	case 0xe5:
 		x.examine()
 		return none

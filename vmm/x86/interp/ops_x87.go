@@ -13,7 +13,7 @@ import (
 // instruction, FDP of the last one that raised an unmasked exception
 // (CPUID.7.0:EBX[6]); the selectors are deprecated and read as zero.
 var x87Ops = map[x86.Op]selector{
-	x86.OpX87: selectX87, x86.OpX87Store: selectX87, x86.OpX87Flags: selectX87, x86.OpX87Soft: always(x87Soft),
+	x86.OpX87: selectX87, x86.OpX87Store: selectX87, x86.OpX87Flags: selectX87, x86.OpX87Soft: selectX87,
 	x86.OpFLDENV: always(fldenv), x86.OpFNSTENV: always(fnstenv), x86.OpFLDCW: always(fldcw), x86.OpFNSTCW: always(fnstcw),
 	x86.OpFNCLEX: always(fnclex), x86.OpFNINIT: always(fninit), x86.OpFRSTOR: always(frstor), x86.OpFNSAVE: always(fnsave),
 	x86.OpFNSTSW: always(fnstsw), x86.OpFWAIT: always(fwait),
@@ -318,28 +318,4 @@ func frstor(c *x86.CPU, in *x86.Inst) {
 	for i := range 8 {
 		copy(c.FX[32+16*i:42+16*i], b[n+10*i:])
 	}
-}
-
-// stack access for the instructions that are computed in software.
-
-func st(c *x86.CPU, i int) []byte { return c.FX[32+16*i : 42+16*i] }
-
-func stEmpty(c *x86.CPU, i int) bool {
-	top := int(le.Uint16(c.FX[2:]) >> 11 & 7)
-	return c.FX[4]>>((top+i)&7)&1 == 0
-}
-
-// popStack shifts the registers down by one and marks the old top empty; the caller moves TOP.
-func popStack(c *x86.CPU) {
-	top := le.Uint16(c.FX[2:]) >> 11 & 7
-	c.FX[4] &^= 1 << top
-	var first [16]byte
-	copy(first[:], c.FX[32:48])
-	copy(c.FX[32:144], append([]byte(nil), c.FX[48:160]...))
-	copy(c.FX[144:160], first[:])
-}
-
-func indefinite(b []byte) {
-	le.PutUint64(b, 0xc000000000000000)
-	le.PutUint16(b[8:], 0xffff)
 }

@@ -22,6 +22,16 @@ func (r *rig) x87(t testing.TB, modrm byte, fcw uint16, x, y [10]byte) (a, b [10
 	return a, b, le.Uint16(c.FX[2:])
 }
 
+const expBias = 16383
+
+func storeExtended(b []byte, neg bool, biased uint16, man uint64) {
+	if neg {
+		biased |= 1 << 15
+	}
+	le.PutUint64(b, man)
+	le.PutUint16(b[8:], biased)
+}
+
 func extendedOf(f float64) (b [10]byte) {
 	if f == 0 {
 		storeExtended(b[:], math.Signbit(f), 0, 0)

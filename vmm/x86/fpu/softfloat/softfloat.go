@@ -104,8 +104,8 @@ func (n Num) Abs() Num { n.Neg = false; return n }
 // Negated returns n with the other sign.
 func (n Num) Negated() Num { n.Neg = !n.Neg; return n }
 
-// invalid returns the result of an invalid operation.
-func (e *Env) invalid() Num {
+// InvalidOperation raises the exception and returns the result of an invalid operation.
+func (e *Env) InvalidOperation() Num {
 	e.Raised |= Invalid
 	return Indefinite
 }
@@ -135,10 +135,10 @@ func (e *Env) denormal(a, b Num) {
 	}
 }
 
-// special returns the result of an operation with an operand that is no number at all, and whether there is one.
-func (e *Env) special(a, b Num) (Num, bool) {
+// Special returns the result of an operation with an operand that is no number at all, and whether there is one.
+func (e *Env) Special(a, b Num) (Num, bool) {
 	if a.Class == Unsupported || b.Class == Unsupported {
-		return e.invalid(), true
+		return e.InvalidOperation(), true
 	}
 	if !a.NaN() && !b.NaN() {
 		return Num{}, false
@@ -173,7 +173,7 @@ func (e *Env) nan(a, b Num) Num {
 // Quieted returns a number as a load or a conversion does: a signaling NaN is made quiet, denormals are noticed.
 func (e *Env) Quieted(n Num) Num {
 	n = e.Flushed(n)
-	if r, ok := e.special(n, n); ok {
+	if r, ok := e.Special(n, n); ok {
 		return r
 	}
 	e.denormal(n, n)
@@ -188,12 +188,12 @@ func (e *Env) Sub(a, b Num) Num { return e.add(a, b, true) }
 
 func (e *Env) add(a, b Num, sub bool) Num {
 	a, b = e.Flushed(a), e.Flushed(b)
-	if r, ok := e.special(a, b); ok {
+	if r, ok := e.Special(a, b); ok {
 		return r
 	}
 	b.Neg = b.Neg != sub
 	if a.Class == Infinite && b.Class == Infinite && a.Neg != b.Neg {
-		return e.invalid()
+		return e.InvalidOperation()
 	}
 	e.denormal(a, b)
 	switch {
@@ -272,11 +272,11 @@ func sticky(v uint64) uint64 {
 // Mul returns a · b.
 func (e *Env) Mul(a, b Num) Num {
 	a, b = e.Flushed(a), e.Flushed(b)
-	if r, ok := e.special(a, b); ok {
+	if r, ok := e.Special(a, b); ok {
 		return r
 	}
 	if a.Class == Infinite && b.Class == Zero || a.Class == Zero && b.Class == Infinite {
-		return e.invalid()
+		return e.InvalidOperation()
 	}
 	e.denormal(a, b)
 	neg := a.Neg != b.Neg
@@ -294,13 +294,13 @@ func (e *Env) Mul(a, b Num) Num {
 // Div returns a / b.
 func (e *Env) Div(a, b Num) Num {
 	a, b = e.Flushed(a), e.Flushed(b)
-	if r, ok := e.special(a, b); ok {
+	if r, ok := e.Special(a, b); ok {
 		return r
 	}
 	neg := a.Neg != b.Neg
 	switch {
 	case a.Class == b.Class && (a.Class == Infinite || a.Class == Zero):
-		return e.invalid()
+		return e.InvalidOperation()
 	case b.Class == Zero && a.Class != Infinite:
 		e.Raised |= DivideByZero
 		return infinity(neg)
@@ -328,11 +328,11 @@ func (e *Env) Div(a, b Num) Num {
 // Sqrt returns the square root of a.
 func (e *Env) Sqrt(a Num) Num {
 	a = e.Flushed(a)
-	if r, ok := e.special(a, a); ok {
+	if r, ok := e.Special(a, a); ok {
 		return r
 	}
 	if a.Neg && a.Class != Zero {
-		return e.invalid()
+		return e.InvalidOperation()
 	}
 	e.denormal(a, a)
 	if !a.Finite() {
@@ -518,11 +518,11 @@ func (e *Env) ToInt(n Num, size int) (v int64, ok bool) {
 // Scale returns a · 2^b, with b truncated to an integer (SDM Vol. 2A, FSCALE).
 func (e *Env) Scale(a, b Num) Num {
 	a, b = e.Flushed(a), e.Flushed(b)
-	if r, ok := e.special(a, b); ok {
+	if r, ok := e.Special(a, b); ok {
 		return r
 	}
 	if b.Class == Infinite && (a.Class == Zero && !b.Neg || a.Class == Infinite && b.Neg) {
-		return e.invalid()
+		return e.InvalidOperation()
 	}
 	e.denormal(a, b)
 	switch {
@@ -551,7 +551,7 @@ func (e *Env) Scale(a, b Num) Num {
 // Extract returns the exponent and the significand of a (SDM Vol. 2A, FXTRACT).
 func (e *Env) Extract(a Num) (exp, sig Num) {
 	a = e.Flushed(a)
-	if r, ok := e.special(a, a); ok {
+	if r, ok := e.Special(a, a); ok {
 		return r, r
 	}
 	e.denormal(a, a)
@@ -572,11 +572,11 @@ func (e *Env) Extract(a Num) (exp, sig Num) {
 // SDM leaves to the processor (Vol. 2A, FPREM), and partial is set: ours is the one that processors are known for.
 func (e *Env) Remainder(a, b Num, nearest bool) (r Num, quotient uint64, partial bool) {
 	a, b = e.Flushed(a), e.Flushed(b)
-	if r, ok := e.special(a, b); ok {
+	if r, ok := e.Special(a, b); ok {
 		return r, 0, false
 	}
 	if a.Class == Infinite || b.Class == Zero {
-		return e.invalid(), 0, false
+		return e.InvalidOperation(), 0, false
 	}
 	e.denormal(a, b)
 	d := a.Exp - b.Exp

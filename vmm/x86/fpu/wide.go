@@ -1,8 +1,10 @@
-package interp
+package fpu
 
 import (
 	"math/big"
 	"math/bits"
+
+	"refault/vmm/x86/fpu/softfloat"
 )
 
 // A transcendental is first computed with numbers of 128 bits, in integer arithmetic that is the same on
@@ -21,10 +23,7 @@ type wide struct {
 // what follows each other has hardly a hundred of them: the tests find errors below 2^5.
 const wideError = 1 << 20
 
-func (x extended) wide() wide {
-	n := bits.LeadingZeros64(x.man)
-	return wide{neg: x.neg, exp: x.exp - n, hi: x.man << n}
-}
+func wideOfNum(n softfloat.Num) wide { return wide{neg: n.Neg, exp: n.Exp, hi: n.Sig, lo: n.Low} }
 
 func wideOf(f *big.Float) wide {
 	if f.Sign() == 0 {
@@ -48,13 +47,7 @@ func (a wide) float() *big.Float {
 	return f
 }
 
-func wideInt(v int64) wide {
-	if v == 0 {
-		return wide{}
-	}
-	x := extended{neg: v < 0, exp: 63, man: uint64(max(v, -v))}
-	return x.wide()
-}
+func wideInt(v int64) wide { return wideOfNum(softfloat.Signed(v)) }
 
 // scale returns a·2^n.
 func (a wide) scale(n int) wide {
@@ -147,30 +140,10 @@ func (a wide) poly(coefficients []wide) wide {
 	return sum
 }
 
-// round rounds to extended precision as control word fcw says, into b. It reports false where it cannot know.
-func (a wide) round(fcw uint16, b []byte) (raised uint16, ok bool) {
-	if a.hi == 0 || a.exp <= 1-expBias || a.exp >= expBias || a.lo+wideError < 2*wideError || a.lo-(1<<63-wideError) < 2*wideError {
-		return 0, false
-	}
-	up := false
-	switch roundingModes[fcw>>10&3] {
-	case big.ToNearestEven:
-		up = a.lo>>63 != 0
-	case big.ToPositiveInf:
-		up = !a.neg
-	case big.ToNegativeInf:
-		up = a.neg
-	}
-	raised = fswPE
-	if up {
-		raised |= fswC1
-		if a.hi++; a.hi == 0 {
-			a.hi = 1 << 63
-			a.exp++
-		}
-	}
-	storeExtended(b, a.neg, uint16(a.exp+expBias), a.hi)
-	return raised, true
+// num returns a number to be rounded, and whether that is sure to be what the exact result is rounded to.
+func (a wide) num() (n softfloat.Num, sure bool) {
+	sure = a.hi != 0 && a.exp > 1-expBias && a.exp < expBias && a.lo+wideError >= 2*wideError && a.lo-(1<<63-wideError) >= 2*wideError
+	return softfloat.Num{Class: softfloat.Normal, Neg: a.neg, Exp: a.exp, Sig: a.hi, Low: a.lo}, sure
 }
 
 // Constants, and coefficients of the series. Behind the last, the next term is below 2^-115.
@@ -251,10 +224,10 @@ func wideAngle(x, y wide) wide {
 }
 
 // wideSincos computes both for x, of a magnitude below 2^63.
-func wideSincos(x extended) (sin, cos wide) {
+func wideSincos(x softfloat.Num) (sin, cos wide) {
 	// x less n halves of pi, exactly: pi66 is p·2^-64.
 	const pHi, pLo = 0x3, 0x243f6a8885a308d3
-	r, n := x.wide(), uint64(0)
+	r, n := wideOfNum(x), uint64(0)
 	r.neg = false
 	if r.exp >= -1 {
 		s := uint(r.exp + 2) // x is v·2^-65
@@ -305,5 +278,5 @@ func wideSincos(x extended) (sin, cos wide) {
 	case 3:
 		s, c = c.negate(true), s
 	}
-	return s.negate(x.neg), c
+	return s.negate(x.Neg), c
 }

@@ -334,7 +334,7 @@ func (c *CPU) invalidatePage(va uint64) {
 	c.Counts.PageFlushes++
 	page := va &^ (mem.PageSize - 1)
 	for v := range c.mmu.data {
-		if e := &c.mmu.data[v][va>>mem.PageShift%tlbSize]; e.read == page {
+		if e := &c.mmu.data[v][va>>mem.PageShift%tlbSize]; e.read&^partial == page {
 			e.forget()
 		}
 	}

@@ -346,6 +346,8 @@ func (m *mmuTest) step(t *testing.T) {
 			m.note("EFER %#x", c.EFER^EFERNXE)
 			c.WriteMSR(MSREFER, c.EFER^EFERNXE)
 		}
+	case k < 19:
+		m.look()
 	default:
 		va, n, kind := m.va(), 1<<m.IntN(4), Access(m.IntN(3))
 		v := m.Uint64()
@@ -366,6 +368,34 @@ func (m *mmuTest) access(t *testing.T, va uint64, n int, kind Access, v uint64) 
 	m.note("access %d of %d at %#x: %+v", kind, n, va, want)
 	if want != got {
 		t.Fatalf("access %d of %d bytes at %#x: %+v, by the tables %+v; before that:\n%v", kind, n, va, got, want, m.log[max(0, len(m.log)-12):])
+	}
+}
+
+// look makes somebody look at some bytes, by linear address or in RAM, or nobody look any more.
+func (m *mmuTest) look() {
+	c := m.c
+	switch m.IntN(4) {
+	case 0:
+		va := m.va()
+		m.note("observing %#x", va)
+		c.SetObserver(&Observer{Data: []Span{{va, va + 7}}, Access: func(uint64, int, Access) {}})
+	case 1:
+		m.note("observing nothing")
+		c.SetObserver(nil)
+	case 2:
+		off := uint64(m.IntN(mmuRAM - 8))
+		m.note("watching %#x", off)
+		c.Watch, c.WatchHull = func(uint64, int, Access) {}, Span{off, off + 7}
+		for at := off &^ (mem.PageSize - 1); at <= off+7; at += mem.PageSize {
+			c.RAM.SetFlags(at, mem.Watched)
+		}
+		c.FlushTLB()
+	case 3:
+		m.note("watching nothing")
+		for page := range c.RAM.Pages() {
+			c.RAM.ClearFlags(uint64(page)<<mem.PageShift, mem.Watched)
+		}
+		c.Watch = nil
 	}
 }
 

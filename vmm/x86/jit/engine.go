@@ -22,7 +22,6 @@ const (
 	hotDefault = 1        // visits of a block before it is translated: decoding it for the interpreter costs more
 	jumpSlots  = 65536    // of each table of jump targets
 	tableSlots = 1 << 16
-	noTarget   = 1 << 62 // no canonical address
 	lowerHalf  = 1<<47 - 1
 	numModes   = 3 // ViewSuper, ViewUser, ViewSuperAC
 )
@@ -278,6 +277,15 @@ func (e *Engine) observe() {
 }
 
 func hashRIP(rip uint64) uint64 { return rip ^ rip>>14 }
+
+// noTarget is what slot i of a table of jump targets says where it says nothing: an address that is
+// not canonical, and that is not looked up in that slot, since a guest may jump there.
+func noTarget(i int) uint64 {
+	if i == 0 {
+		return 1<<62 | 1
+	}
+	return 1 << 62
+}
 
 // find returns the block at rip, or nil where the interpreter has to go on.
 func (e *Engine) find(rip uint64) *block {
@@ -571,8 +579,9 @@ func (e *Engine) drop(b *block) {
 	if h := (hashRIP(b.rip) ^ uint64(b.mode)<<13) % tableSlots; e.table[h] == b {
 		e.table[h] = nil
 	}
-	if s := &e.tab.jumps[b.mode][hashRIP(b.rip)%jumpSlots]; s.rip == b.rip {
-		s.rip = noTarget
+	i := hashRIP(b.rip) % jumpSlots
+	if s := &e.tab.jumps[b.mode][i]; s.rip == b.rip {
+		s.rip = noTarget(int(i))
 	}
 	a := asm{base: e.mem.addr(b.entry)}
 	a.storeImm32(at(hRSP, offExit), int32(len(e.exits)))
@@ -632,13 +641,13 @@ func (e *Engine) forgetSlots() {
 		if f.n > len(f.at) {
 			for i := range e.tab.jumps[m] {
 				if e.tab.jumps[m][i].rip>>63 == 0 {
-					e.tab.jumps[m][i].rip = noTarget
+					e.tab.jumps[m][i].rip = noTarget(int(i))
 				}
 			}
 		} else {
 			for _, i := range f.at[:f.n] {
 				if e.tab.jumps[m][i].rip>>63 == 0 {
-					e.tab.jumps[m][i].rip = noTarget
+					e.tab.jumps[m][i].rip = noTarget(int(i))
 				}
 			}
 		}
@@ -648,7 +657,7 @@ func (e *Engine) forgetSlots() {
 
 func (e *Engine) forget(mode int) {
 	for i := range e.tab.jumps[mode] {
-		e.tab.jumps[mode][i].rip = noTarget
+		e.tab.jumps[mode][i].rip = noTarget(i)
 	}
 	e.filled[mode].n = 0
 }

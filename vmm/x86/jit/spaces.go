@@ -46,7 +46,7 @@ func (e *Engine) spaceChanged(old, new uint64) {
 		for _, i := range f.at[:f.n] {
 			if t[i].rip <= lowerHalf { // it may be listed twice
 				s.slots[m] = append(s.slots[m], spaceSlot{t[i], i})
-				t[i].rip = noTarget
+				t[i].rip = noTarget(int(i))
 			}
 		}
 		f.n = 0

@@ -93,3 +93,26 @@ func TestSpacesComeBack(t *testing.T) {
 		}
 	}
 }
+
+// TestJumpToNowhere jumps to where empty slots of the tables of jump targets say that they lead.
+func TestJumpToNowhere(t *testing.T) {
+	for i := range jumpSlots {
+		if rip := noTarget(i); hashRIP(rip)%jumpSlots == uint64(i) || x86.Canonical(rip) {
+			t.Fatalf("slot %d may be taken for one that leads to %#x", i, rip)
+		}
+	}
+	for _, rip := range []uint64{noTarget(0), noTarget(1)} {
+		for _, jump := range [][]byte{{0xff, 0xe0}, {0xff, 0xd0}, {0x50, 0xc3}} { // jmp rax; call rax; push rax, ret
+			p := &program{code: append(binary.LittleEndian.AppendUint64([]byte{0x48, 0xb8}, rip), jump...)}
+			p.regs[x86.RSP] = stackAt
+			a, b := newRig(t, false), newRig(t, true)
+			for _, r := range []*rig{a, b} {
+				r.prepare(p)
+				r.run(5)
+			}
+			if d := differs(a, b); d != "" {
+				t.Errorf("jump to %#x: %s", rip, d)
+			}
+		}
+	}
+}

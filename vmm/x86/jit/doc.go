@@ -97,6 +97,13 @@
 // waits, the interrupt shadow of STI has no consequence, provided that the
 // instruction behind it is in the same block.
 //
+// # Are returns predicted?
+//
+// By the host: each return has an indirect jump of its own, and a processor predicts those by the
+// path that led to them. A recursive function in which every fifth instruction is a call or
+// a return (Fibonacci's numbers) runs at two thirds of the processor's own speed. A stack of return
+// addresses would take more instructions than the lookup does.
+//
 // # Which alternatives were tried?
 //
 // Measured on the user programs of test/bench and on the Debian boot: superblocks that

@@ -9,6 +9,7 @@
 //	writes.go       what two runs wrote to their disks, sector by sector
 //	bisect.go       the first step at which a condition (predicate.go) holds
 //	explain.go      the chains of instructions from a fault to what was seen of it
+//	origin.go       where a byte that was written to a disk was in memory
 //	owner.go        what memory belongs to, from the guest's own tables
 //	outcome.go      what became of the faulty run, in a word
 //

@@ -18,8 +18,11 @@ import (
 // Explanation tells how a fault came to be seen.
 type Explanation struct {
 	Report *Report `json:"diff"`
-	// Target is what the chain leads to: "output", "control flow" or "state".
+	// Target is what the chain leads to: "output", "disk write", "control flow" or "state".
 	Target string `json:"target"`
+	// Disk and Write are the disk write that it leads to.
+	Disk  string     `json:"disk,omitempty"`
+	Write *WriteDiff `json:"write,omitempty"`
 	// Links carried the wrong value from the fault to the target, in that order: the main chain.
 	Links []Link `json:"links"`
 	// Joins made what else the main chain was made of, and each other, in the order of their steps.
@@ -287,7 +290,11 @@ func (s *slicer) explain() error {
 	r, e := s.e.Report, s.e
 	out := e.OutputStep
 	var err error
+	w, name := s.firstWrite()
 	switch {
+	case w != nil:
+		e.Target, e.Write, e.Disk = "disk write", w, name
+		err = s.followWrite(w, name)
 	case out != 0 && out <= s.end && (r.Flow == nil || r.Flow.Step >= out):
 		e.Target = "output"
 		s.target = &Link{Step: out, From: []Cause{{Place: "rax", Kind: Data, place: place{register: "rax"}}}}

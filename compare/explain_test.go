@@ -55,7 +55,10 @@ func TestExplainFromOutputToTheFlippedBit(t *testing.T) {
 		t.Fatalf("%+v", e)
 	}
 	first, last := e.Links[0], e.Links[len(e.Links)-1]
-	if first.From[0].Place != fmt.Sprintf("[%#x]", state&^7) || last.Place != "rax" || last.Step >= e.OutputStep {
+	if first.From[0].Place != fmt.Sprintf("[%#x]", state&^7) || last.Place != "rax" || last.Step >= e.OutputStep ||
+		!slices.ContainsFunc(e.Links, func(k Link) bool {
+			return strings.HasPrefix(k.Faulty.Text, "mov al, byte ptr [eax+") && k.From[0].Kind == Address
+		}) {
 		t.Errorf("first %+v, last %+v, output at step %d", first, last, e.OutputStep)
 	}
 }
@@ -76,24 +79,28 @@ func TestExplainOfControlFlow(t *testing.T) {
 	}
 }
 
-// A value that is shifted and combined with itself: both ways lead back to the fault, and meet again.
-func TestExplainJoins(t *testing.T) {
-	golden := recordTiny(t, 6, tiny.MemoryBytes)
-	p := open(t, golden)
-	// The last time that the guest does this to the value that ends in the checksum: mov edx, eax; shl edx, 5; xor eax, edx.
-	last := uint64(0)
-	at := tiny.Symbol("scatter") + 0x71
-	m := p.Machine()
-	m.Observe(&vmm.Observer{Code: vmm.Span{First: at, Last: at}, Before: func(c *x86.CPU, la uint64, _ *x86.Inst) {
-		if la == at {
+// lastAt returns the last step before another at which a recording executes an address.
+func lastAt(t *testing.T, dir string, at, before uint64) (last uint64) {
+	t.Helper()
+	p := open(t, dir)
+	p.Machine().Observe(&vmm.Observer{Code: vmm.Span{First: at, Last: at}, Before: func(c *x86.CPU, la uint64, _ *x86.Inst) {
+		if la == at && c.Step < before {
 			last = c.Step
 		}
 	}})
 	if err := errors.Join(p.Seek(p.Start()), p.RunTo(p.End())); err != nil || last == 0 {
-		t.Fatal(err)
+		t.Fatalf("%#x is not executed: %v", at, err)
 	}
+	return last
+}
+
+// A value that is shifted and combined with itself: both ways lead back to the fault, and meet again.
+func TestExplainJoins(t *testing.T) {
+	golden := recordTiny(t, 6, tiny.MemoryBytes)
+	// The last time that the guest does this to the value that ends in the checksum: mov edx, eax; shl edx, 5; xor eax, edx.
+	last := lastAt(t, golden, tiny.Symbol("scatter")+0x71, vmm.Never)
 	e := explain(t, golden, inject(t, golden, fmt.Sprintf("reg:name=rax,bit=3@step:%d", last)))
-	if e.Target != "output" || !e.Complete || len(e.Joins) == 0 || e.Origin != "the fault itself, in rax" {
+	if e.Target != "disk write" || !e.Complete || len(e.Joins) == 0 || e.Origin != "the fault itself, in rax" {
 		t.Fatalf("target %s, complete %v, origin %s, note %s, joins %+v", e.Target, e.Complete, e.Origin, e.Note, e.Joins)
 	}
 	made := map[string]int{} // by place and step: how many links are made of it
@@ -120,13 +127,33 @@ func TestExplainJoins(t *testing.T) {
 			shared++
 		}
 	}
-	if shared == 0 || !kinds[Data] || !kinds[Address] || kinds[Control] {
+	if shared == 0 || !kinds[Data] || kinds[Control] {
 		t.Errorf("%d values are used twice, kinds %v: %+v", shared, kinds, e.Joins)
 	}
 	for i := range e.Joins {
 		if i > 0 && e.Joins[i].Step < e.Joins[i-1].Step {
 			t.Error("the joins are out of order")
 		}
+	}
+}
+
+// A byte that is wrong on the disk is followed through the guest's buffer, whoever was wrong.
+func TestExplainOfADiskWrite(t *testing.T) {
+	golden := recordTiny(t, 12, tiny.MemoryBytes)
+	w := allWrites(t, golden)[7]
+	e := explain(t, golden, inject(t, golden, fmt.Sprintf("mem:addr=0x116123,bit=4@step:%d", w.step-200)))
+	if e.Target != "disk write" || !e.Complete || e.Origin != "the fault itself, in [0x116120]" || len(e.Links) != 0 || e.Disk != "disk0" || e.Write.LBA != w.lba || e.Write.Byte != 0x123 {
+		t.Errorf("a bit of the buffer: target %s, complete %v, origin %q, note %q, links %+v", e.Target, e.Complete, e.Origin, e.Note, e.Links)
+	}
+	// The guest puts its checksum at the buffer's begin before that: mov eax, [state]; mov [BUF], eax.
+	last := lastAt(t, golden, tiny.Symbol("transfer")+0x44, w.step)
+	e = explain(t, golden, inject(t, golden, fmt.Sprintf("mem:addr=%#x,bit=30@step:%d", tiny.Symbol("state"), last)))
+	if e.Target != "disk write" || !e.Complete || len(e.Links) < 2 || !strings.Contains(e.Origin, fmt.Sprintf("[%#x]", tiny.Symbol("state"))) || e.Links[len(e.Links)-1].Place != "[0x116000]" {
+		t.Errorf("the checksum: target %s, complete %v, origin %q, note %q, links %+v", e.Target, e.Complete, e.Origin, e.Note, e.Links)
+	}
+	e = explain(t, golden, inject(t, golden, "ata:error=torn,lba=133,bytes=101@step:50000"))
+	if e.Target != "disk write" || !e.Complete || !strings.Contains(e.Origin, "ata0.0") || len(e.Links) != 0 {
+		t.Errorf("the drive: target %s, complete %v, origin %q, note %q", e.Target, e.Complete, e.Origin, e.Note)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 var explainVerb = verb{
 	name:    "explain",
 	summary: "tell how a fault came to be seen: the chain of instructions that carried the wrong value",
-	long: `From the first wrong output, or from where control flow split before it, back to the fault:
+	long: `From the first wrong output, on the console or a disk, or from where control flow split before it, back to the fault:
 each instruction that made something wrong of something wrong, through registers, memory and
 devices, in the order in which it happened; and beside that chain what else was wrong and went into it. Where the output is wrong because control flow had
 split, the calls that led from there to the output are told too.
@@ -124,6 +124,8 @@ func target(e *compare.Explanation) string {
 	switch e.Target {
 	case "output":
 		return fmt.Sprintf("at step %d the wrong byte was put out", e.OutputStep)
+	case "disk write":
+		return fmt.Sprintf("at step %d the wrong byte was written to %s, sector %d, byte %d", e.Write.Faulty.Step, e.Disk, e.Write.LBA, e.Write.Byte)
 	case "control flow":
 		s := e.Report.Flow
 		return fmt.Sprintf("at step %d control flow split: to %s, golden to %s", s.Step, addressText(s.FaultyRIP, s.FaultyAt), addressText(s.GoldenRIP, s.GoldenAt))

@@ -368,6 +368,8 @@ func chainEnd(e *compare.Explanation) string {
 	switch r := e.Report; e.Target {
 	case "output":
 		return "At step " + grouped(e.OutputStep) + " the wrong byte was put out."
+	case "disk write":
+		return fmt.Sprintf("At step %s the wrong byte was written to %s, sector %d, byte %d.", grouped(e.Write.Faulty.Step), e.Disk, e.Write.LBA, e.Write.Byte)
 	case "control flow":
 		where := func(at uint64, symbol string) string {
 			if symbol != "" {

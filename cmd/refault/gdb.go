@@ -26,10 +26,10 @@ var gdbVerb = verb{
 	long: `A server for GDB's remote protocol: registers, memory by virtual address, breakpoints,
 watchpoints, stepi and continue, reverse-stepi and reverse-continue. Kernel symbols are sent
 to GDB by themselves. Nothing can be changed: this is what happened.
-"monitor help" in GDB lists more; "monitor step N" goes to a step.
+With "target extended-remote", "starti N" goes to step N. "monitor help" in GDB lists more.
 --listen is [HOST]:PORT (without HOST, this computer only), or stdio, for
   (gdb) target remote | refault gdb boot.rec --listen stdio`,
-	example: "refault gdb boot.rec --at 812345678\ngdb -ex 'target remote :1234' -ex 'break memory_failure' -ex continue",
+	example: "refault gdb boot.rec --at 812345678\ngdb -ex 'target extended-remote :1234' -ex 'break memory_failure' -ex continue",
 	args:    "RECORDING", minArgs: 1, maxArgs: 1,
 	flags: func(f *pflag.FlagSet) any {
 		g := new(gdbFlags)

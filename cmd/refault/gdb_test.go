@@ -71,6 +71,19 @@ reverse-continue
 printf "first %lu\n", $step
 monitor step 123456
 detach
+target extended-remote `+m[1]+`
+printf "extended %lu\n", $step
+starti 6000
+printf "started %lu\n", $step
+stepi
+printf "and %lu\n", $step
+starti 7000
+printf "anew %lu\n", $step
+break *$rip
+run 6990
+printf "ran %lu\n", $step
+starti 123456
+detach
 `), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +93,8 @@ detach
 		if err != nil {
 			t.Errorf("gdb: %v", err)
 		}
-		for _, want := range []string{"stepped 12345", "again ", "before 12345", "=> 0x", "monitor 5000", "No more reverse-execution history", "first 0\n"} {
+		for _, want := range []string{"stepped 12345", "again ", "before 12345", "=> 0x", "monitor 5000", "No more reverse-execution history", "first 0\n",
+			"extended 123456\n", "started 6000\n", "and 6001\n", "anew 7000\n", "ran "} {
 			if !bytes.Contains(out, []byte(want)) {
 				t.Errorf("gdb does not say %q", want)
 			}

@@ -20,6 +20,12 @@
 // step. Backwards it is the last that came before: intervals are played from the
 // nearest checkpoint before, until one has any.
 //
+// # How does one go to a step?
+//
+// As rr does it: GDB starts a program anew, at a step, with "target extended-remote" and
+// "starti STEP" (vRun); "run STEP" goes on from there. GDB knows of no other packet by which a target could tell that all
+// registers have changed: after "monitor step", it has to be told.
+//
 // # What can be changed?
 //
 // Nothing: this is what happened. Writes to memory and registers are refused.

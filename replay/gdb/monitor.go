@@ -22,7 +22,7 @@ var monitorCommands []monitorCommand
 func init() {
 	monitorCommands = []monitorCommand{
 		{"info", "", "where the machine is, and what the recording is", (*Server).info},
-		{"step", "N", "go to step N; +N and -N are relative (then: maintenance flush register-cache)", (*Server).gotoStep},
+		{"step", "N", "go to step N; +N and -N are relative. GDB does not notice: type maintenance flush register-cache then, or use starti N (target extended-remote)", (*Server).gotoStep},
 		{"console", "[N]", "the last N lines (10) that the guest had said", (*Server).console},
 		{"registers", "[NAME...]", "registers by their names in refault", (*Server).registers},
 		{"physical", "ADDR LEN", "memory by physical address", (*Server).physical},

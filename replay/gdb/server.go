@@ -36,6 +36,7 @@ type Server struct {
 	last      stop
 	l         *Conn
 	moving    atomic.Bool
+	extended  bool // the session stays when the target is killed
 }
 
 // breakpoint counts how often a breakpoint was inserted, by its kind.
@@ -69,7 +70,7 @@ func (s *Server) Serve(conn *Conn) error {
 	}
 	conn.interrupt.Store(&interrupt)
 	defer conn.close()
-	s.breaks, s.watches = map[uint64]*breakpoint{}, nil
+	s.breaks, s.watches, s.extended = map[uint64]*breakpoint{}, nil, false
 	for p := range s.l.packet {
 		answer, err := s.packet(string(p))
 		switch {
@@ -139,6 +140,7 @@ func (s *Server) packet(p string) (string, error) {
 	case 'H', 'T':
 		return ok, nil
 	case '!':
+		s.extended = true
 		return ok, nil
 	case 'D':
 		return ok, errDone
@@ -304,6 +306,10 @@ func (s *Server) verbose(arg string) (string, error) {
 	case strings.HasPrefix(arg, "File:"):
 		return s.file(arg[len("File:"):]), nil
 	case name == "Kill":
+		// In extended mode vRun follows, or GDB hangs up.
+		if s.extended {
+			return ok, nil
+		}
 		return ok, errDone
 	case name == "Run": // "run STEP" goes to that step
 		parts := strings.Split(rest, ";")

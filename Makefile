@@ -57,7 +57,7 @@ cross: build
 	bin/refault demo --dir .cache/cross > /dev/null
 	@for host in arm64:aarch64 s390x:s390x; do \
 		go=$${host%:*} qemu=qemu-$${host#*:}-static; \
-		GOARCH=$$go go test -exec $$qemu ./vmm/x86/interp && \
+		GOARCH=$$go go test -exec $$qemu ./vmm/x86/fpu/... ./vmm/x86/interp && \
 		GOARCH=$$go go test -exec $$qemu -run 'Engine|Software' ./replay && \
 		GOARCH=$$go go build -o .cache/cross/refault ./cmd/refault && \
 		for r in .cache/cross/*.rec; do $$qemu .cache/cross/refault verify $$r || exit 1; done || exit 1; \

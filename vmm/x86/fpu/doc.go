@@ -26,8 +26,8 @@
 // # Is the result the same on every host?
 //
 // SSE and basic x87 arithmetic is defined to the bit by IEEE 754 and the SDM.
-// What is not, is done in software on every host: the x87 transcendentals, FPREM, FBLD. (RCPPS, RSQRTPS and
-// their scalar forms, which are not either, the interpreter computes itself.) The pointers
+// What is not, is done in software on every host: RCPPS, RSQRTPS and their scalar forms, the x87 transcendentals, FPREM,
+// FBLD. The pointers
 // FIP, FDP and FOP, which vendors save differently, are the caller's business.
 //
 // The software is held to the host's unit by a test in package interp, which runs each instruction that

@@ -85,7 +85,7 @@ func (u *Unit) Vector(class Class, code []byte) Stub {
 	s, ok := u.stubs[key]
 	switch {
 	case ok:
-	case u.native != nil:
+	case u.native != nil && !approximate(code):
 		s = u.native.vector(class, code)
 		u.stubs[key] = s
 	default:
@@ -110,6 +110,12 @@ func (u *Unit) X87(opcode, modrm byte) Stub {
 		s = u.software(key, func(c *Context) { executeX87(c, opcode, modrm) })
 	}
 	return s
+}
+
+// approximate reports whether processors differ in what a vector instruction does, because it is an approximation.
+func approximate(code []byte) bool {
+	op := parseVector(0, code).opcode
+	return op == 0x52 || op == 0x53
 }
 
 // varies reports whether processors differ in what an x87 instruction does: in the last bits of the transcendentals, by how

@@ -2,6 +2,7 @@ package fpu
 
 import (
 	"fmt"
+	"math"
 
 	"refault/vmm/x86/fpu/softfloat"
 )
@@ -277,4 +278,46 @@ func toInteger(e *softfloat.Env, a softfloat.Num, n int, truncate bool) uint64 {
 		v = -1 << (8*n - 1)
 	}
 	return uint64(v) << (64 - 8*n) >> (64 - 8*n)
+}
+
+// approximate is RCPPS, RCPSS, RSQRTPS and RSQRTSS, whose results differ between
+// processors within 1.5·2^-12, to one definition: the correctly rounded
+// reciprocal, cut to 12 bits of significand (SDM Vol. 2B, RCPPS). MXCSR does not matter.
+func (v vectorCode) approximate() func(*Context) {
+	f := packedSingle
+	if v.prefix == 0xf3 {
+		f = scalarSingle
+	}
+	return func(c *Context) {
+		for i := 0; i < f.n; i += f.w {
+			setLane(&c.Dst, i, f.w, uint64(approxOne(math.Float32frombits(uint32(lane(&c.Src, i, f.w))), v.opcode == 0x52)))
+		}
+	}
+}
+
+func approxOne(v float32, sqrt bool) uint32 {
+	bits := math.Float32bits(v)
+	sign := bits & (1 << 31)
+	switch exp := bits >> 23 & 0xff; {
+	case v != v:
+		return bits | 1<<22
+	case exp == 0: // zero, and denormals count as zero
+		return sign | 0x7f800000
+	case exp == 0xff && !sqrt:
+		return sign
+	}
+	if sqrt {
+		switch {
+		case sign != 0:
+			return 0xffc00000
+		case math.IsInf(float64(v), 0):
+			return 0
+		}
+		return math.Float32bits(float32(1/math.Sqrt(float64(v)))) &^ 0x7ff
+	}
+	r := math.Float32bits(float32(1/float64(v))) &^ 0x7ff
+	if r>>23&0xff == 0 {
+		return sign // a tiny result is flushed to zero
+	}
+	return r
 }

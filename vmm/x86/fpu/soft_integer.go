@@ -34,6 +34,8 @@ func (v vectorCode) compileInteger() func(*Context) {
 				c.GPR |= lane(&c.Src, i, w) >> (8*w - 1) << (i / w)
 			}
 		}
+	case 0x52, 0x53: // RSQRTPS, RSQRTSS, RCPPS, RCPSS
+		return v.approximate()
 	case 0xc4: // PINSRW
 		return v.insert(2, n)
 	case 0xc5: // PEXTRW

@@ -24,7 +24,7 @@
 // # What computes floating point?
 //
 // Vector and x87 instructions go to package fpu, whole: to the host's own unit, or to software that a test here holds
-// to it. Only the reciprocal approximations are computed here.
+// to it.
 //
 // # What is cached?
 //

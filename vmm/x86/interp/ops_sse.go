@@ -2,7 +2,6 @@ package interp
 
 import (
 	"encoding/binary"
-	"math"
 
 	"refault/vmm/x86"
 	"refault/vmm/x86/fpu"
@@ -13,7 +12,7 @@ var sseOps = map[x86.Op]selector{
 	x86.OpVector: vectorOp(0), x86.OpVectorFP: vectorOp(fpu.Float),
 	x86.OpVectorFlags: vectorOp(fpu.Flags), x86.OpVectorFPFlags: vectorOp(fpu.Float | fpu.Flags),
 	x86.OpVectorImplicit: vectorOp(fpu.Implicit), x86.OpVectorString: vectorOp(fpu.Implicit | fpu.Flags),
-	x86.OpVectorApprox: guarded(approx),
+	x86.OpVectorApprox: vectorOp(0),
 	x86.OpMOVVec:       guarded(movVec), x86.OpMOVScalar: guarded(movScalar),
 	x86.OpMOVLow: guarded(movLow), x86.OpMOVHigh: guarded(movHigh), x86.OpMOVD: guarded(movD), x86.OpMOVQ: guarded(movQ),
 	x86.OpMOVQ2DQ: guarded(movq2dq), x86.OpMOVDQ2Q: guarded(movdq2q), x86.OpMASKMOV: guarded(maskmov),
@@ -553,48 +552,3 @@ func ldmxcsr(c *x86.CPU, in *x86.Inst) {
 }
 
 func stmxcsr(c *x86.CPU, in *x86.Inst) { c.Store32(c.AddrW(in, 4), c.MXCSR()) }
-
-// approx computes RCPPS, RCPSS, RSQRTPS and RSQRTSS, whose results differ between
-// processors within 1.5·2^-12, to one definition: the correctly rounded
-// reciprocal, cut to 12 bits of significand (SDM Vol. 2B, RCPPS).
-func approx(c *x86.CPU, in *x86.Inst) {
-	n := in.VectorSize(x86.FormOperands(in.Form)[1])
-	var src [16]byte
-	if in.IsMem {
-		loadVector(c, in, &src, n)
-	} else {
-		src = *c.XMM(in.RM)
-	}
-	dst := c.XMM(in.Reg)
-	for i := 0; i < n; i += 4 {
-		v := math.Float32frombits(le.Uint32(src[i:]))
-		le.PutUint32(dst[i:], approxOne(v, in.Opcode == 0x52))
-	}
-}
-
-func approxOne(v float32, sqrt bool) uint32 {
-	bits := math.Float32bits(v)
-	sign := bits & (1 << 31)
-	switch exp := bits >> 23 & 0xff; {
-	case v != v:
-		return bits | 1<<22
-	case exp == 0: // zero, and denormals count as zero
-		return sign | 0x7f800000
-	case exp == 0xff && !sqrt:
-		return sign
-	}
-	if sqrt {
-		switch {
-		case sign != 0:
-			return 0xffc00000
-		case math.IsInf(float64(v), 0):
-			return 0
-		}
-		return math.Float32bits(float32(1/math.Sqrt(float64(v)))) &^ 0x7ff
-	}
-	r := math.Float32bits(float32(1/float64(v))) &^ 0x7ff
-	if r>>23&0xff == 0 {
-		return sign // a tiny result is flushed to zero
-	}
-	return r
-}

@@ -17,7 +17,8 @@ import (
 
 // Stochastic processes: when faults come (gaps between them) and where they hit (draws for
 // keys). All draws are made from one generator a fault, which starts at key seed or
-// follows from the recording's seed, and what came of them is in the log.
+// follows from the recording's seed, and what came of them is in the log. (On another kind of host, a logarithm
+// may differ in its last bit, and so a draw: a faulty run's replay draws nothing.)
 
 // uniform01 returns a number above 0 and below 1.
 func uniform01(state *uint64) float64 {

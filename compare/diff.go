@@ -244,7 +244,7 @@ func (d *differ) run(steps []uint64) error {
 	return nil
 }
 
-// Steps after a fault that are looked at one by one, where it is not enough to look at what touches memory.
+// Steps after a fault that are looked at one by one, where it is not enough to look at what touches what it changed.
 const (
 	closeAll = 1 << 14 // registers and memory
 	closeCPU = 1 << 18 // registers
@@ -254,7 +254,7 @@ const (
 func (d *differ) diverge(to uint64) (bool, error) {
 	start := d.step()
 	for d.step() < to && !d.identical() {
-		if sure := d.r.SureTo == d.step(); d.ownMemory() && d.step() >= d.coarseTo {
+		if sure := d.r.SureTo == d.step(); d.touchable() && d.step() >= d.coarseTo {
 			found, all, err := d.byTouch(to)
 			if sure {
 				d.r.SureTo = d.step()

@@ -3,7 +3,7 @@
 //
 //	diff.go         Diff: the first divergence and what follows from it
 //	pair.go         two machines side by side; the search for a step
-//	touch.go        the search for what touches memory that a fault changed
+//	touch.go        the search for what touches memory or drives that a fault changed
 //	propagation.go  how much differs, as a function of step
 //	console.go      two consoles, aligned by line
 //	writes.go       what two runs wrote to their disks, sector by sector
@@ -23,12 +23,13 @@
 //
 // # How is it found?
 //
-// Both machines are put side by side right after the fault. Where it changed nothing but memory,
-// they do the same until one of the bytes that differ is touched: the faulty run is played
-// with these bytes watched, and the two are compared after each instruction that touches
-// one, and each access of a page walk or a bus master. Nothing can be missed (touch.go).
+// Both machines are put side by side right after the fault. Where it changed nothing but memory and drives
+// (one that has a bad sector now), they do the same until one of the bytes that differ is touched, or a drive has to do with
+// something: the faulty run is played
+// with these bytes and the drives watched, and the two are compared after each instruction that touches
+// them, and each access of a page walk or a bus master. Nothing can be missed (touch.go).
 //
-// Where it changed a register or a device (a drive that has a bad sector now, a pending interrupt), no
+// Where it changed a register or another device (a pending interrupt, a clock), no
 // such watch tells when that is made use of. So after the fault the first 16,384 instructions are
 // compared one by one, registers and memory, and the registers alone up to 262,144. Then marks at which nothing
 // differs but what differed before are skipped without playing: memory's hash is
@@ -37,7 +38,7 @@
 // something differs runs again in smaller ones, from a checkpoint that costs what was
 // written since, and at last instruction by instruction.
 //
-// What remains: a fault in a register or a device of which nothing is made for so long, of which then
+// What remains: a fault in a register or such a device of which nothing is made for so long, of which then
 // something is made that is gone without a trace before the chunk ends, of up to 10,000,000
 // steps, or 50,000,000 between two marks. Report.SureTo says up to where nothing was missed. It
 // is the same for bytes that are touched all the time to no effect, when that was given up.

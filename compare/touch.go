@@ -8,6 +8,8 @@ import (
 
 	"refault/replay"
 	"refault/vmm"
+	"refault/vmm/dev/ata"
+	"refault/vmm/dev/disk"
 	"refault/vmm/mem"
 )
 
@@ -19,29 +21,41 @@ const (
 	maxNeighbour = 20_000_000 // accesses to the pages of the words, each of which takes its time
 )
 
-// ownMemory reports whether the runs differ in nothing but few words of memory, which are the faults' own.
-func (p *pair) ownMemory() bool {
-	return len(p.own.registers) == 0 && len(p.own.devices) == 0 && len(p.own.words) <= maxOwnWords
+// touchable reports whether the runs differ in nothing but the faults' own, of which it is seen when it is made use
+// of: few words of memory, and drives with their disks.
+func (p *pair) touchable() bool {
+	for i := range p.own.devices {
+		switch p.f.Machine().Devices()[i].(type) {
+		case *ata.Drive, *disk.Disk:
+		default:
+			return false
+		}
+	}
+	return len(p.own.registers) == 0 && len(p.own.words) <= maxOwnWords
 }
 
-// toucher looks for what touches the words of memory that the faults changed.
+// nothingLeft reports whether nothing of the faults' own is left that could be touched.
+func (p *pair) nothingLeft() bool { return len(p.own.words)+len(p.own.devices) == 0 }
+
+// toucher looks for what touches what the faults changed.
 type toucher struct {
 	*pair
 	watches []*vmm.Watch
-	// at is how many instructions had retired before the one that touched one, vmm.Never if none has.
+	drives  *vmm.Observer
+	// at is how many instructions had retired before the one that touched it, vmm.Never if none has.
 	at                  uint64
 	touches, neighbours int
 }
 
-// byTouch looks for the first step, at most to, after which anything differs beyond the words of memory
+// byTouch looks for the first step, at most to, after which anything differs beyond the words of memory and the drives
 // that the faults changed, and leaves both before it. Nothing is missed: two machines that differ
-// in these bytes alone do the same until one of them is read, so it is enough to play the
-// faulty run, and to compare the two after each instruction that touches one. sure is false where that
+// in these alone do the same until one of the bytes is read, or a drive does something, so it is enough to play the
+// faulty run, and to compare the two after each instruction that touches them. sure is false where that
 // was given up, and both are somewhere on the way.
 func (p *pair) byTouch(to uint64) (found, sure bool, err error) {
 	t := &toucher{pair: p}
 	m := p.f.Machine()
-	for !found && err == nil && m.Step() < to && len(p.own.words) > 0 {
+	for !found && err == nil && m.Step() < to && !p.nothingLeft() {
 		if t.touches > maxTouches || t.neighbours > maxNeighbour {
 			return false, false, p.g.Seek(m.Step())
 		}
@@ -91,15 +105,15 @@ func (t *toucher) window(to uint64) (found bool, err error) {
 		if err := errors.Join(t.f.RunTo(after), t.g.RunTo(after)); err != nil && !errors.Is(err, vmm.ErrPaused) {
 			return false, err
 		}
-		before := len(t.own.words)
+		before := len(t.own.words) + len(t.own.devices)
 		if t.beyond() {
 			t.unwatch()
 			return true, errors.Join(t.f.Rollback(f), t.g.Rollback(g), t.f.RunTo(at), t.g.RunTo(at))
 		}
 		switch {
-		case len(t.own.words) == 0:
+		case t.nothingLeft():
 			return false, nil
-		case len(t.own.words) != before:
+		case len(t.own.words)+len(t.own.devices) != before:
 			t.unwatch()
 			if err := t.watch(); err != nil {
 				return false, err
@@ -109,9 +123,20 @@ func (t *toucher) window(to uint64) (found bool, err error) {
 	return false, nil
 }
 
-// watch looks at what touches a byte that differs in the faulty run: a processor, its page walks, a bus master.
+// watch looks at what touches a byte that differs in the faulty run, be it a processor, its page walks or a bus master,
+// and at what drives have a part in.
 func (t *toucher) watch() error {
 	m := t.f.Machine()
+	touch := func() {
+		if t.at == vmm.Never {
+			t.at = m.Step()
+			m.Pause()
+		}
+	}
+	if len(t.own.devices) > 0 {
+		t.drives = &vmm.Observer{Drives: touch}
+		m.Observe(t.drives)
+	}
 	pages := map[uint64][]place{}
 	for off, w := range t.own.words {
 		d := w[0] ^ w[1]
@@ -124,9 +149,8 @@ func (t *toucher) watch() error {
 			t.neighbours++
 			off, _ := m.RAM.Offset(x.Addr)
 			for _, l := range list {
-				if t.at == vmm.Never && off <= l.off+l.last && l.off+l.first < off+uint64(x.Len) {
-					t.at = m.Step()
-					m.Pause()
+				if off <= l.off+l.last && l.off+l.first < off+uint64(x.Len) {
+					touch()
 				}
 			}
 		})
@@ -143,4 +167,8 @@ func (t *toucher) unwatch() {
 		t.f.Machine().Unwatch(w)
 	}
 	t.watches = nil
+	if t.drives != nil {
+		t.f.Machine().Unobserve(t.drives)
+		t.drives = nil
+	}
 }

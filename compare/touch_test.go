@@ -86,3 +86,35 @@ func TestNothingEscapes(t *testing.T) {
 		t.Error("none of the divergences was gone soon: the test shows nothing")
 	}
 }
+
+// TestDrivesAreWatched: of a drive that has a fault, the first divergence is what is seen when all is compared after
+// every instruction.
+func TestDrivesAreWatched(t *testing.T) {
+	golden := recordTiny(t, 8, tiny.MemoryBytes)
+	w := allWrites(t, golden)[5]
+	at := w.step - 4000
+	for _, fault := range []string{"ata:error=unc,lba=35", "ata:error=wrong,lba=35,mask=0x20", "ata:error=dropped,lba=133", "ata:error=slow,lba=35,by=100us", "ata:error=unc,lba=200"} {
+		faulty := inject(t, golden, fmt.Sprintf("%s@step:%d", fault, at))
+		r := diff(t, golden, faulty)
+		p := &pair{g: open(t, golden), f: open(t, faulty)}
+		if err := p.together(at, true); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.strike(); err != nil {
+			t.Fatal(err)
+		}
+		step, found := at, false
+		for ; step < at+8000 && !found; step++ {
+			if err := p.runTo(step + 1); err != nil {
+				t.Fatal(err)
+			}
+			found = p.beyond()
+		}
+		switch {
+		case found && (r.First == nil || r.First.Step != step-1 || r.SureTo != step-1):
+			t.Errorf("%s: looking at everything it diverges at step %d; found was %+v, sure to %d", fault, step-1, r.First, r.SureTo)
+		case !found && (r.First != nil || r.SureTo != min(p.g.End(), p.f.End())):
+			t.Errorf("%s: it does not diverge; found was %+v, sure to %d", fault, r.First, r.SureTo)
+		}
+	}
+}

@@ -196,7 +196,7 @@ func (m *Machine) compose(cfg Config) {
 		m.stop(DebugExit)
 	})
 	m.pm = acpi.NewPM(acpi.PMConfig{Queue: m.queue, SCI: isa(9), PowerOff: func() { m.stop(PowerOff) }})
-	ide := ata.New(ata.Config{Queue: m.queue, Memory: busMaster{m}, IRQ: [2]dev.Line{isa(14), isa(15)}})
+	ide := ata.New(ata.Config{Queue: m.queue, Memory: busMaster{m}, IRQ: [2]dev.Line{isa(14), isa(15)}, Touched: m.observeDrives})
 	for i, d := range cfg.Disks {
 		drive := ide.Attach(i/2, i%2, d, ata.Params{})
 		drive.Starting = func(ops ata.Ops, lba, count uint64) { m.observeCommand(i, ops, lba, count) }

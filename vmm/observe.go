@@ -36,6 +36,8 @@ type Observer struct {
 	Output func(b byte)
 	// Command is called before a drive starts a command that moves data.
 	Command func(drive int, ops ata.Ops, lba, count uint64)
+	// Drives is called before anything happens that a drive has a part in: nothing else of the machine depends on the state of one.
+	Drives func()
 	// Wrote is called after a drive has written sectors from lba on to its medium. It must not keep b.
 	Wrote func(drive int, lba uint64, b []byte)
 	// DMA is called before a bus master reads or writes n bytes of memory.
@@ -182,6 +184,15 @@ func (m *Machine) observeCommand(drive int, ops ata.Ops, lba, count uint64) {
 	for _, o := range m.observers {
 		if o.Command != nil {
 			o.Command(drive, ops, lba, count)
+		}
+	}
+}
+
+// observeDrives tells that something is about to happen that drives have a part in.
+func (m *Machine) observeDrives() {
+	for _, o := range m.observers {
+		if o.Drives != nil {
+			o.Drives()
 		}
 	}
 }

@@ -49,6 +49,7 @@ type busMasterPorts struct{ c *Controller }
 
 // In implements dev.Ports.
 func (p busMasterPorts) In(port uint16, size int) uint32 {
+	p.c.touched()
 	var v uint32
 	for i := range size {
 		off := int(port) + i
@@ -63,6 +64,7 @@ func (p busMasterPorts) In(port uint16, size int) uint32 {
 
 // Out implements dev.Ports.
 func (p busMasterPorts) Out(port uint16, size int, v uint32) {
+	p.c.touched()
 	for i := range size {
 		if off := int(port) + i; off < numBusMasterPorts {
 			p.c.channels[off>>3].writeBusMaster(off&7, uint8(v>>(8*i)))

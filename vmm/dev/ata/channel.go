@@ -48,6 +48,7 @@ type controlPorts struct{ *channel }
 
 // In implements dev.Ports.
 func (p commandPorts) In(port uint16, size int) uint32 {
+	p.c.touched()
 	if !p.c.decodes(p.index) {
 		return ones(size)
 	}
@@ -67,6 +68,7 @@ func (p commandPorts) In(port uint16, size int) uint32 {
 
 // Out implements dev.Ports.
 func (p commandPorts) Out(port uint16, size int, v uint32) {
+	p.c.touched()
 	if !p.c.decodes(p.index) {
 		return
 	}
@@ -81,6 +83,7 @@ func (p commandPorts) Out(port uint16, size int, v uint32) {
 
 // In implements dev.Ports: the Alternate Status register.
 func (p controlPorts) In(port uint16, size int) uint32 {
+	p.c.touched()
 	if port != 0 || !p.c.decodes(p.index) {
 		return ones(size)
 	}
@@ -89,6 +92,7 @@ func (p controlPorts) In(port uint16, size int) uint32 {
 
 // Out implements dev.Ports: the Device Control register.
 func (p controlPorts) Out(port uint16, size int, v uint32) {
+	p.c.touched()
 	if port != 0 || !p.c.decodes(p.index) {
 		return
 	}

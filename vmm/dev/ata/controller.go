@@ -39,6 +39,9 @@ type Config struct {
 	Queue  *dev.Queue
 	Memory dev.Memory
 	IRQ    [2]dev.Line // of the two channels
+	// Touched, if set, is called before anything happens that a drive has a part in: an access to the
+	// ports of a channel or its bus master, a write to the configuration, a drive's timer.
+	Touched func()
 }
 
 // Controller is the IDE controller.
@@ -47,6 +50,7 @@ type Controller struct {
 	queue    *dev.Queue
 	pci      *pci.Config
 	channels [2]channel
+	touched  func()
 }
 
 // ControllerState is the saved state of a Controller.
@@ -64,7 +68,10 @@ type ChannelState struct {
 
 // New returns a controller without drives.
 func New(cfg Config) *Controller {
-	c := &Controller{mem: cfg.Memory, queue: cfg.Queue}
+	c := &Controller{mem: cfg.Memory, queue: cfg.Queue, touched: cfg.Touched}
+	if c.touched == nil {
+		c.touched = func() {}
+	}
 	c.pci = pci.NewConfig(pci.ID{Vendor: 0x8086, Device: 0x7111, Class: 0x010180, Revision: 1})
 	c.pci.PortBAR(busMasterNo, BusMasterPort, numBusMasterPorts, busMasterPorts{c})
 	c.pci.SetInitialCommand(pci.CommandIO | pci.CommandMaster)
@@ -76,6 +83,7 @@ func New(cfg Config) *Controller {
 	c.pci.Define8(regUDMACTL, 0, 0x0f)
 	c.pci.Define16(regUDMATIM, 0, 0x3333)
 	c.pci.OnWrite = func(off, size int) {
+		c.touched()
 		for i := range c.channels { // bus mastering may have been turned on
 			c.channels[i].transfer()
 		}

@@ -301,6 +301,7 @@ const readyNs = 500
 
 // tick is the end of a reset, or the next point of the command under way.
 func (d *Drive) tick() {
+	d.ch.c.touched()
 	if d.resetEnd {
 		d.endReset()
 		return

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"runtime"
 	"strings"
@@ -32,7 +33,9 @@ var campaignVerb = verb{
 	long: `Each trial begins at --at, lasts up to --steps instructions, and is compared with what
 the golden run did in that time. In a fault, braces stand for what is drawn anew for each trial:
 {LO..HI} a number, {A|B|C} a word. The same --seed draws the same faults; each can be given to
-refault inject as it is told, to be recorded and looked at. Nothing is recorded here.`,
+refault inject as it is told, to be recorded and looked at. Nothing is recorded here.
+Of faults in memory (mem with track=yes, poison) it also counts how many were consumed, and
+what became of those.`,
 	example: `refault campaign boot.rec --at 2172527832 --steps 1e7 --count 200 \
     --fault 'reg:name={rax|rcx|rdx|rsi|rdi},bit={0..63}@step:{2172527832..2182527831}'`,
 	args: "RECORDING", minArgs: 1, maxArgs: 1,
@@ -56,6 +59,7 @@ type trialReport struct {
 	Outcome compare.Outcome `json:"outcome"`
 	Why     string          `json:"why"`
 	Step    uint64          `json:"step"`
+	Fate    injectors.Fate  `json:"fate,omitempty"` // of a fault in memory
 }
 
 func runCampaign(ctx context.Context, a *app, c *call) (int, error) {
@@ -102,7 +106,7 @@ func runCampaign(ctx context.Context, a *app, c *call) (int, error) {
 	prog, done := newProgress(a.err, "trying"), 0
 	err := camp.Run(ctx, players, func(i int, faults []*injectors.Fault, golden, t *injectors.Trial) error {
 		r := &reports[i]
-		*r = trialReport{Trial: i, Step: t.Step}
+		*r = trialReport{Trial: i, Step: t.Step, Fate: t.Fate(faults)}
 		for _, f := range faults {
 			r.Faults = append(r.Faults, f.String())
 		}
@@ -150,12 +154,46 @@ func printCampaign(a *app, reports []trialReport, asJSON bool) error {
 	}
 	fmt.Fprintf(a.out, "\n%d trials\n", len(reports))
 	for _, o := range compare.Outcomes() {
-		if n := counts[o]; n > 0 {
-			lo, hi := wilson(n, len(reports))
-			fmt.Fprintf(a.out, "  %-9s  %5d  %5.1f %%  (95 %% confidence: %.1f to %.1f %%)\n", o, n, 100*float64(n)/float64(len(reports)), 100*lo, 100*hi)
+		share(a.out, string(o), counts[o], len(reports))
+	}
+	printFates(a.out, reports)
+	return nil
+}
+
+// share prints a line about so many of all trials.
+func share(w io.Writer, what string, n, all int) {
+	if n > 0 {
+		lo, hi := wilson(n, all)
+		fmt.Fprintf(w, "  %-11s  %5d  %5.1f %%  (95 %% confidence: %.1f to %.1f %%)\n", what, n, 100*float64(n)/float64(all), 100*lo, 100*hi)
+	}
+}
+
+// printFates tells how many faults in memory were consumed, and what became of those and of the others.
+func printFates(w io.Writer, reports []trialReport) {
+	type key struct {
+		fate    injectors.Fate
+		outcome compare.Outcome
+	}
+	fates, both, all := map[injectors.Fate]int{}, map[key]int{}, 0
+	for i := range reports {
+		if r := &reports[i]; r.Fate != "" {
+			all++
+			fates[r.Fate]++
+			both[key{r.Fate, r.Outcome}]++
 		}
 	}
-	return nil
+	if all == 0 {
+		return
+	}
+	fmt.Fprintf(w, "%d of them in memory\n", all)
+	for _, f := range injectors.Fates() {
+		share(w, string(f), fates[f], all)
+		for _, o := range compare.Outcomes() {
+			if n := both[key{f, o}]; n > 0 {
+				fmt.Fprintf(w, "    %-9s  %5d\n", o, n)
+			}
+		}
+	}
 }
 
 // wilson returns the 95 % confidence interval of a proportion (Wilson's score interval).

@@ -145,6 +145,9 @@ func TestVerbs(t *testing.T) {
 	if out := must(t, "diff", rec, rec); !strings.HasPrefix(out, "equal") {
 		t.Errorf("diff with itself: %s", out)
 	}
+	if fates := must(t, "campaign", rec, "--at", "200000", "--steps", "50000", "--count", "5", "--fault", "mem:addr={0x300000..0x300fff},bit=3,track=yes@step:200000"); !strings.Contains(fates, "5 of them in memory\n  untouched        5  100.0 %") {
+		t.Errorf("campaign in memory that nobody uses:\n%s", fates)
+	}
 	trials := must(t, "campaign", rec, "--at", "200000", "--steps", "50000", "--count", "20", "--fault", "reg:name={rax|rbx|rsp},bit={0..31}@step:{200000..240000}")
 	if strings.Count(trials, "@step:2") != 20 || !strings.Contains(trials, "20 trials") || !strings.Contains(trials, "confidence") {
 		t.Errorf("campaign:\n%s", trials)

@@ -107,7 +107,8 @@ func (u *Unit) X87(opcode, modrm byte) Stub {
 		s = u.native.x87(opcode, modrm)
 		u.stubs[key] = s
 	default:
-		s = u.software(key, func(c *Context) { executeX87(c, opcode, modrm) })
+		x := new(x87) // once: it is called often
+		s = u.software(key, func(c *Context) { x.run(c, opcode, modrm) })
 	}
 	return s
 }

@@ -111,9 +111,10 @@ func (v vectorCode) compileFloat() func(*Context) {
 	default:
 		do = v.conversion(f)
 	}
+	e := new(softfloat.Env) // once: this is called often
 	return func(c *Context) {
-		e := sseEnv(c.MXCSR)
-		do(&e, c)
+		*e = sseEnv(c.MXCSR)
+		do(e, c)
 		c.MXCSR |= uint32(e.Raised)
 	}
 }

@@ -35,10 +35,10 @@ type x87 struct {
 	codes  uint16 // the condition code and SF that were set
 }
 
-// executeX87 executes one instruction.
-func executeX87(c *Context, opcode, modrm byte) {
+// run executes an instruction.
+func (x *x87) run(c *Context, opcode, modrm byte) {
 	fcw := le.Uint16(c.FX[fxFCW:])
-	x := x87{c: c, masked: softfloat.Flags(fcw & 0x3f)}
+	*x = x87{c: c, masked: softfloat.Flags(fcw & 0x3f)}
 	x.env = softfloat.Env{Rounding: softfloat.Rounding(fcw >> 10 & 3), X87: true, Wrap: ^x.masked}
 	x.format = softfloat.Extended
 	switch fcw >> 8 & 3 {
@@ -194,7 +194,7 @@ func (*x87) order(o softfloat.Order) uint16 {
 }
 
 // binary executes an arithmetic instruction or a comparison of ST(0) and an operand: a register, or in memory.
-func (x *x87) binary(digit byte, operand func() softfloat.Num, missing bool, i, pops int) (keep uint16) {
+func (x *x87) binary(digit byte, operand softfloat.Num, missing bool, i, pops int) (keep uint16) {
 	comparison := digit == 2 || digit == 3
 	if comparison {
 		i = 0
@@ -215,9 +215,9 @@ func (x *x87) binary(digit byte, operand func() softfloat.Num, missing bool, i, 
 			x.popN(pops)
 		}
 	case comparison:
-		x.compare(operand(), true, pops)
+		x.compare(operand, true, pops)
 	default:
-		x.arithmetic(digit, operand(), i, pops)
+		x.arithmetic(digit, operand, i, pops)
 	}
 	if comparison {
 		return none
@@ -244,12 +244,12 @@ func (x *x87) execute(opcode, modrm byte) (keep uint16) {
 	digit := modrm >> 3 & 7
 	if modrm < 0xc0 {
 		if opcode&1 == 0 {
-			return x.binary(digit, func() softfloat.Num { return x.memory(opcode) }, false, 0, 0)
+			return x.binary(digit, x.memory(opcode), false, 0, 0)
 		}
 		return x.move(opcode, digit)
 	}
 	i := int(modrm & 7)
-	st := func() softfloat.Num { return x.st(i) }
+	st := x.st(i)
 	switch opcode {
 	case 0xd8:
 		return x.binary(digit, st, x.empty(i), 0, 0)

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"hash/fnv"
+	"math"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -432,4 +433,43 @@ func FuzzSoftwareUnit(f *testing.F) {
 			t.Error(d)
 		}
 	})
+}
+
+func BenchmarkUnit(b *testing.B) {
+	p := newPair(b)
+	for _, h := range hostedInstructions() {
+		switch name, _, _ := strings.Cut(h.name, " ("); name {
+		case "addpd", "mulss", "sqrtpd", "pxor", "pshufb", "paddusb", "cvttsd2si":
+		case "fadd", "fdiv":
+			if h.in.IsMem || h.in.RM != 1 {
+				continue
+			}
+		default:
+			continue
+		}
+		for _, u := range []struct {
+			name string
+			*fpu.Unit
+		}{{"native", p.native}, {"software", p.software}} {
+			b.Run(h.name+"/"+u.name, func(b *testing.B) {
+				for i := 0; i < 16; i += 8 {
+					le.PutUint64(u.Dst[i:], math.Float64bits(1.25))
+					le.PutUint64(u.Src[i:], math.Float64bits(-3.7))
+				}
+				u.MXCSR = 0x1f80
+				possible(u.Context)
+				clear(u.FX[:])
+				le.PutUint16(u.FX[0:], fcwInit)
+				u.FX[4] = 0xff
+				for i := range 8 {
+					x := extendedOf(1.5 + float64(i))
+					copy(u.FX[32+16*i:], x[:])
+				}
+				stub := stubOf(u.Unit, &h)
+				for range b.N {
+					u.Call(stub)
+				}
+			})
+		}
+	}
 }

@@ -43,7 +43,7 @@ func plainly(t *testing.T, golden, faulty string, at uint64) (step uint64, found
 // TestNothingEscapes: the first divergence after a flip in memory is the one that is seen when every instruction is
 // looked at, also where what came of it was gone before the end of a chunk of steps.
 func TestNothingEscapes(t *testing.T) {
-	golden := recordTiny(t, 5, tiny.MemoryBytes)
+	golden := recordTiny(t, 3, tiny.MemoryBytes)
 	end := open(t, golden).End()
 	gone := 0
 	for i, fault := range []string{

@@ -34,6 +34,7 @@ const (
 	offCR2    = int32(unsafe.Offsetof(x86.State{}.CR2)) - bias
 	offCR3    = int32(unsafe.Offsetof(x86.State{}.CR3)) - bias
 	offCR4    = int32(unsafe.Offsetof(x86.State{}.CR4)) - bias
+	offXCR0   = int32(unsafe.Offsetof(x86.State{}.XCR0)) - bias
 	offSTAR   = int32(unsafe.Offsetof(x86.State{}.STAR)) - bias
 	offLSTAR  = int32(unsafe.Offsetof(x86.State{}.LSTAR)) - bias
 	offSFMASK = int32(unsafe.Offsetof(x86.State{}.SFMASK)) - bias

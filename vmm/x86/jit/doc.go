@@ -8,7 +8,7 @@
 //
 //	engine.go      Engine: finding blocks, entering and leaving generated code, invalidation
 //	translate.go   the translator of a block: flags, operands, memory, links, the common code
-//	ops_*.go       the translation of the integer, system, vector and x87 instructions, and of approximations
+//	ops_*.go       the translation of the integer, system, vector and x87 instructions, approximations, XSAVE
 //	window.go      looking several accesses up at once
 //	beside.go      accesses beside what somebody watches on the same page
 //	loop.go        the second body of a loop, which looks nothing up
@@ -36,7 +36,7 @@
 // R13 is the budget. The vector registers are the guest's once an instruction of the
 // run needed one; a byte in the State says so, and they are stored on the way out. The
 // x87 unit likewise (ops_x87.go), while the guest masks all of its exceptions; the
-// transcendentals and what loads or stores the whole unit are the interpreter's.
+// transcendentals, FNSAVE and its like are the interpreter's.
 //
 // # How is exactness kept?
 //

@@ -167,8 +167,8 @@ type Engine struct {
 	hotAfter  uint8
 	tscOffset uint64 // of the time-stamp counter from the step, without IA32_TSC_ADJUST
 
-	prologue, exitAt, loadXMM, loadX87 int
-	firstBlock                         int // offset behind the common code
+	prologue, exitAt, loadXMM, loadX87, xsaveAt, xrstorAt int
+	firstBlock                                            int // offset behind the common code
 
 	exits    []exit
 	approx   [4]int // offsets of common code

@@ -31,13 +31,15 @@ type keptProgram struct {
 	FX          map[int]string
 	User        bool   `json:",omitempty"`
 	CR0         uint64 `json:",omitempty"`
+	CR4         uint64 `json:",omitempty"`
+	XCR0        uint64 `json:",omitempty"`
 	IGNNE       bool   `json:",omitempty"`
 }
 
 // keep writes a program to a file, and returns its name.
 func (p *program) keep(t testing.TB) string {
 	k := keptProgram{Seed: p.seed, Limit: p.limit, Stride: p.stride, Code: hex.EncodeToString(bytes.TrimRight(p.code, "\xf4")), Data: sparse(p.data),
-		Regs: map[string]uint64{}, Flags: p.flags, FX: sparse(p.fx[:]), User: p.user, CR0: p.cr0, IGNNE: p.ignne}
+		Regs: map[string]uint64{}, Flags: p.flags, FX: sparse(p.fx[:]), User: p.user, CR0: p.cr0, CR4: p.cr4, XCR0: p.xcr0, IGNNE: p.ignne}
 	for g, v := range p.regs {
 		if v != 0 {
 			k.Regs[x86.Registers()[g].Name] = v
@@ -68,7 +70,7 @@ func readKept(name string) (*program, error) {
 	if err := json.Unmarshal(b, &k); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	p := &program{seed: k.Seed, limit: k.Limit, stride: k.Stride, data: make([]byte, dataBytes), flags: k.Flags, user: k.User, cr0: k.CR0, ignne: k.IGNNE}
+	p := &program{seed: k.Seed, limit: k.Limit, stride: k.Stride, data: make([]byte, dataBytes), flags: k.Flags, user: k.User, cr0: k.CR0, cr4: k.CR4, xcr0: k.XCR0, ignne: k.IGNNE}
 	for g := range p.regs {
 		p.regs[g] = k.Regs[x86.Registers()[g].Name]
 	}

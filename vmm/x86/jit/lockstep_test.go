@@ -123,7 +123,7 @@ func (r *rig) prepare(p *program) {
 	c.Reset()
 	c.Step = step
 	c.CR0 = (x86.CR0PE | x86.CR0PG | x86.CR0WP | x86.CR0ET | x86.CR0NE) ^ p.cr0
-	c.CR4 = x86.CR4PAE | x86.CR4OSFXSR | x86.CR4OSXMMEXCPT | x86.CR4FSGSBASE
+	c.CR4 = x86.CR4PAE | x86.CR4OSFXSR | x86.CR4OSXMMEXCPT | x86.CR4FSGSBASE ^ p.cr4
 	c.EFER = x86.EFERLME | x86.EFERLMA | x86.EFERSCE
 	c.CR3 = 0x1000
 	c.GDTR, c.IDTR = x86.Table{Base: gdtAt, Limit: 0x2f}, x86.Table{Base: idtAt, Limit: 0xfff}
@@ -144,6 +144,9 @@ func (r *rig) prepare(p *program) {
 	copy(c.FX[:], p.fx[:])
 	x86.CleanX87(&c.FX)
 	c.IGNNE = p.ignne
+	if p.xcr0 != 0 {
+		c.XCR0 = p.xcr0
+	}
 	c.Regs[x86.RIP] = codeAt
 	c.ModeChanged()
 	c.FlushTLB()
@@ -175,6 +178,8 @@ type program struct {
 	flags  uint64
 	fx     [512]byte
 	cr0    uint64 // bits that are not as usual
+	cr4    uint64 // likewise
+	xcr0   uint64 // if it is not as after a reset
 	ignne  bool
 	user   bool
 }

@@ -12,6 +12,9 @@ import (
 // so an instruction between them stays what it is.
 func (t *translator) emitVector() bool {
 	a, in := &t.a, t.in
+	if in.Op == x86.OpXSAVE || in.Op == x86.OpXRSTOR {
+		return t.xsave(in.Op == x86.OpXSAVE)
+	}
 	need, last := t.needVectors, 15
 	switch in.attr & (x86.IsSSE | x86.IsMMX) {
 	case x86.IsSSE:

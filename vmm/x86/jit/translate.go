@@ -1122,6 +1122,7 @@ func (e *Engine) emitCommon() {
 	a.bytes(0x41, 0xff, 0xe3) // jmp r11
 	e.emitLoadX87(a, refused)
 	e.emitApprox(a, refused)
+	e.emitXSAVE(a)
 	a.bind(refused)
 	a.rm(ins{op: 0x89, size: 4}, hR10, at(hRSP, offExit))
 	a.jmpTo(e.mem.addr(e.exitAt))

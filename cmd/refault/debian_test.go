@@ -95,6 +95,9 @@ func TestDebian(t *testing.T) {
 			t.Errorf("refault %v does not name libata:%s:\n%.2000s", args, m[3], out)
 		}
 	}
+	if out := must(t, "dump", rec("golden"), "--at", m[1], "disasm", m[3], "2"); !strings.Contains(out, "<libata:"+m[3]+">") {
+		t.Errorf("disasm %s:\n%s", m[3], out)
+	}
 	elfFile := filepath.Join(dir, "kernel.sym")
 	must(t, "symbols", rec("golden"), "--at", m[1], "-o", elfFile)
 	f, err := elf.Open(elfFile)

@@ -65,18 +65,25 @@ func runDump(ctx context.Context, a *app, c *call) (int, error) {
 	}
 	defer p.Close()
 	defer withCancel(ctx, p.Interrupt)()
-	read := sync.OnceValues(func() (*ksym.Table, error) { return symbols(p.Manifest) })
-	nums := make([]uint64, len(args))
-	for i, s := range args {
-		if nums[i], err = address(read, s); err != nil {
-			return 0, err
-		}
-	}
 	if d.at == vmm.Never {
 		d.at = p.End()
 	}
 	if err := p.Seek(d.at); err != nil {
 		return 0, err
+	}
+	// What is named may be in a module that is there at this step.
+	read := sync.OnceValues(func() (*ksym.Table, error) {
+		k, err := readKernel(p.Manifest)
+		if err != nil || k.symbols == nil {
+			return nil, err
+		}
+		return k.withModules(p.Machine()), nil
+	})
+	nums := make([]uint64, len(args))
+	for i, s := range args {
+		if nums[i], err = address(read, s); err != nil {
+			return 0, err
+		}
 	}
 	cpu := p.Machine().CPUs[0]
 	switch what {

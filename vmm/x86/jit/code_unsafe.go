@@ -39,6 +39,9 @@ const (
 	offLSTAR  = int32(unsafe.Offsetof(x86.State{}.LSTAR)) - bias
 	offSFMASK = int32(unsafe.Offsetof(x86.State{}.SFMASK)) - bias
 	offTSCAux = int32(unsafe.Offsetof(x86.State{}.TSCAux)) - bias
+	offGDT    = int32(unsafe.Offsetof(x86.State{}.GDTR)) - bias
+	offGDTLim = offGDT + int32(unsafe.Offsetof(x86.Table{}.Limit))
+	offNMI    = int32(unsafe.Offsetof(x86.State{}.NMIBlocked)) - bias
 
 	// The lazy flags are not in use while generated code runs; their places serve it.
 	offExit  = int32(unsafe.Offsetof(x86.State{}.FlagRes)) - bias // which exit was taken

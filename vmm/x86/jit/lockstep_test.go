@@ -71,6 +71,7 @@ func newRig(t testing.TB, translate bool) *rig {
 		t.Fatal(err)
 	}
 	ram.OnWrite = c.NoteWrite
+	c.InterruptPending = func() bool { return false }
 	r := &rig{c: c}
 	in := interp.New(c)
 	r.e = in
@@ -110,10 +111,17 @@ func (r *rig) prepare(p *program) {
 	for vec := range uint64(256) {
 		put(idtAt+16*vec, trapAt&0xffff|8<<16|0x8e<<40|trapAt>>16<<48)
 	}
-	put(gdtAt+8, 0x00209b0000000000)
-	put(gdtAt+16, 0x0000930000000000)
-	put(gdtAt+0x18, 0x0020fb0000000000)
-	put(gdtAt+0x20, 0x0000f30000000000)
+	if p.flat { // as kernels have them
+		put(gdtAt+8, flatDescriptor(flatCode))
+		put(gdtAt+16, flatDescriptor(flatData))
+		put(gdtAt+0x18, flatDescriptor(flatCode|x86.SegDPL))
+		put(gdtAt+0x20, flatDescriptor(flatData|x86.SegDPL))
+	} else {
+		put(gdtAt+8, 0x00209b0000000000)
+		put(gdtAt+16, 0x0000930000000000)
+		put(gdtAt+0x18, 0x0020fb0000000000)
+		put(gdtAt+0x20, 0x0000f30000000000)
+	}
 	put(tssAt+4, stackAt&^0xfff+0xff0)
 	c.RAM.WriteAt([]byte{0xf4}, trapAt)
 	c.RAM.WriteAt(p.code, codeAt)
@@ -182,6 +190,7 @@ type program struct {
 	xcr0   uint64 // if it is not as after a reset
 	ignne  bool
 	user   bool
+	flat   bool // the descriptors of segments
 }
 
 type gen struct {
@@ -355,9 +364,22 @@ func (g gen) instruction(forms []uint16) []byte {
 }
 
 // transfer makes a transfer of control at address at to what follows it.
-func (g gen) transfer(at uint32) []byte {
+func (g gen) transfer(at uint32, user bool) []byte {
 	le := binary.LittleEndian
-	switch g.IntN(4) {
+	switch g.IntN(5) {
+	case 4:
+		cs, ss := byte(0x1b), byte(0x23)
+		if !user && g.IntN(3) != 0 {
+			cs, ss = 8, byte(g.pick(0, 0x10))
+		}
+		if g.IntN(20) == 0 {
+			ss ^= 1 << g.IntN(7)
+		}
+		return []byte{0x6a, ss, // push ss
+			0x48, 0x8d, 0x44, 0x24, 8, 0x50, // lea rax, [rsp+8]; push rax
+			0x9c, 0x6a, cs, // pushf; push cs
+			0x48, 0x8d, 0x05, 3, 0, 0, 0, 0x50, // lea rax, [rip+3]; push rax
+			0x48, 0xcf} // iretq
 	case 0: // call
 		return []byte{0xe8, 0, 0, 0, 0}
 	case 1: // push imm32; ret
@@ -371,7 +393,7 @@ func (g gen) transfer(at uint32) []byte {
 
 func generate(seed uint64, forms []uint16) *program {
 	g := gen{rand.New(rand.NewPCG(seed, 17))}
-	p := &program{seed: seed, user: g.IntN(3) == 0}
+	p := &program{seed: seed, user: g.IntN(3) == 0, flat: g.IntN(4) != 0}
 	for i := range p.regs {
 		p.regs[i] = g.value()
 	}
@@ -429,7 +451,7 @@ func generate(seed uint64, forms []uint16) *program {
 		}
 		if g.IntN(6) == 0 {
 			p.code = append(p.code, 0x48|byte(g.IntN(8)), byte(g.IntN(8)*8+1), 0xc0|byte(g.IntN(64))&^0x20) // flags that may be computed again
-			p.code = append(p.code, g.transfer(uint32(codeAt+len(p.code)))...)
+			p.code = append(p.code, g.transfer(uint32(codeAt+len(p.code)), p.user)...)
 		}
 		if g.IntN(8) == 0 {
 			r := g.IntN(16)

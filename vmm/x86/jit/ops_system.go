@@ -2,7 +2,10 @@
 
 package jit
 
-import "refault/vmm/x86"
+import (
+	"refault/vmm/mem"
+	"refault/vmm/x86"
+)
 
 func segAt(seg int, field int32) memop { return at(hRSP, offSeg+segSize*int32(seg)+field) }
 
@@ -46,6 +49,8 @@ func (t *translator) emitSystem() bool {
 		return user && t.syscall()
 	case x86.OpSYSRET:
 		return !user && in.OpSize == 8 && t.sysret()
+	case x86.OpIRET:
+		return t.b.mode == x86.ViewSuper && in.OpSize == 8 && t.iret()
 	}
 	if user {
 		return false
@@ -285,6 +290,129 @@ func (t *translator) sysret() bool {
 	a.rm(ins{op: 0x0fb7, size: 4}, hRAX, at(hRSP, offSTAR+6))
 	a.aluImm(0, 4, hRAX, 8)
 	a.aluImm(1, 4, hRAX, 3)
+	t.segment(x86.SS, flatData|x86.SegDPL)
+	a.storeImm8(at(hRSP, offCPL), 3)
+	a.extm(ins{op: 0xff, size: 4}, 4, j)
+	return true
+}
+
+// flatDescriptor is the descriptor of a flat segment with attributes attr.
+func flatDescriptor(attr uint16) uint64 { return uint64(attr)<<40 | 0x0f<<48 | 0xffff }
+
+// iret returns from an interrupt at privilege level 0, to it or to level 3, without leaving generated code (SDM Vol. 2A,
+// IRET): where the segments are those of a kernel in 64-bit mode, and no flag is set that asks for anything.
+func (t *translator) iret() bool {
+	a := &t.a
+	t.saveFlags()
+	slow := t.slowExit()
+	a.aluImmMem(7, 4, t.e.scratchAt(sQuiet), 0)
+	a.jcc(ccE, slow)
+	a.aluImmMem(7, 1, at(hRSP, offNMI), 0)
+	a.jcc(ccNE, slow)
+	a.extm(ins{op: 0xf7, size: 4}, 0, at(hRSP, offRFLAGS)) // test
+	a.imm32(x86.FlagNT)
+	a.jcc(ccNE, slow)
+	// The frame, of which the scratch area keeps the address: RIP, CS, RFLAGS, RSP, SS.
+	const fRIP, fCS, fFlags, fRSP, fSS = 0, 8, 16, 24, 32
+	a.lea(hR10, t.translateAddress(hStack, 0, fSS+8, false, false, slow))
+	frame := t.e.scratchAt(sTmp)
+	a.store(frame, hR10)
+	const plain = x86.FlagsArith | x86.FlagIF | x86.FlagDF | x86.FlagID | x86.Flag1
+	a.extm(ins{op: 0xf7, size: 8}, 0, at(hR10, fFlags)) // test
+	a.imm32(^int32(plain))
+	a.jcc(ccNE, slow)
+	// R11 becomes the host's address of the descriptor table, which lies in a page.
+	a.load(hRAX, at(hRSP, offGDT))
+	a.ext(ins{op: 0xf7, size: 4}, 0, hRAX) // test
+	a.imm32(mem.PageSize - 1)
+	a.jcc(ccNE, slow)
+	a.mov32(hR11, hRAX)
+	a.bytes(0x41, 0xc1, 0xeb, 7) // shr r11d, 7
+	a.aluImm(4, 4, hR11, tlbIndexMask)
+	entry := memop{base: hRSP, index: hR11, disp: t.view}
+	a.rm(ins{op: 0x3b, size: 8}, hRAX, entry)
+	a.jcc(ccNE, slow)
+	entry.disp += 16
+	a.load(hR11, entry)
+	a.rr(ins{op: 0x03, size: 8}, hR11, hRAX)
+	a.rm(ins{op: 0x0fb7, size: 4}, hRAX, at(hRSP, offGDTLim))
+	a.aluImm(7, 4, hRAX, mem.PageSize-1)
+	a.jcc(ccA, slow)
+	// selector compares the descriptor that the selector in EAX selects at a privilege level.
+	selector := func(level int32, attr uint16) {
+		a.mov32(hR10, hRAX)
+		a.aluImm(4, 4, hR10, 7)
+		a.aluImm(7, 4, hR10, level)
+		a.jcc(ccNE, slow)
+		a.mov32(hR10, hRAX)
+		a.aluImm(1, 4, hR10, 7)
+		a.rm(ins{op: 0x3b, size: 2}, hR10, at(hRSP, offGDTLim))
+		a.jcc(ccA, slow)
+		a.aluImm(4, 4, hRAX, ^int32(7))
+		a.movConst(hR10, flatDescriptor(attr))
+		a.rm(ins{op: 0x3b, size: 8}, hR10, memop{base: hR11, index: hRAX})
+		a.jcc(ccNE, slow)
+	}
+	word := func(field int32) {
+		a.load(hRAX, frame)
+		a.rm(ins{op: 0x0fb7, size: 4}, hRAX, at(hRAX, field))
+	}
+	target := func(mode uint8) memop {
+		t.mode = mode
+		a.load(hRAX, frame)
+		a.load(hRAX, at(hRAX, fRIP))
+		return t.lookup(slow)
+	}
+	enter := func(code uint16) {
+		a.load(hRAX, frame)
+		a.load(hStack, at(hRAX, fRSP))
+		a.load(hR11, at(hRAX, fFlags))
+		a.aluImm(1, 8, hR11, x86.Flag1)
+		t.setFlags()
+		word(fCS)
+		t.segment(x86.CS, code)
+		word(fSS)
+	}
+	outer := newLabel()
+	word(fCS)
+	a.ext(ins{op: 0xf6, size: 1}, 0, hRAX) // test
+	a.bytes(3)
+	a.jcc(ccNE, outer)
+
+	selector(0, flatCode)
+	null, same := newLabel(), newLabel()
+	word(fSS)
+	a.rr(ins{op: 0x85, size: 4}, hRAX, hRAX)
+	a.jcc(ccE, null)
+	selector(0, flatData)
+	a.bind(null)
+	j := target(x86.ViewSuper)
+	enter(flatCode)
+	a.rr(ins{op: 0x85, size: 4}, hRAX, hRAX)
+	empty := newLabel()
+	a.jcc(ccE, empty)
+	t.segment(x86.SS, flatData)
+	a.bind(same)
+	a.extm(ins{op: 0xff, size: 4}, 4, j)
+	a.bind(empty)
+	t.segment(x86.SS, x86.SegDB)
+	a.storeImm32(segAt(x86.SS, offLimit), 0)
+	a.jmp(same)
+
+	a.bind(outer)
+	selector(3, flatCode|x86.SegDPL)
+	word(fSS)
+	selector(3, flatData|x86.SegDPL)
+	for _, s := range []int{x86.ES, x86.DS, x86.FS, x86.GS} {
+		// A segment of an inner level becomes null.
+		a.rm(ins{op: 0x0fb7, size: 4}, hRAX, segAt(s, offAttr))
+		a.aluImm(4, 4, hRAX, x86.SegPresent|x86.SegDPL)
+		a.aluImm(5, 4, hRAX, x86.SegPresent)
+		a.aluImm(7, 4, hRAX, x86.SegDPL)
+		a.jcc(ccB, slow)
+	}
+	j = target(x86.ViewUser)
+	enter(flatCode | x86.SegDPL)
 	t.segment(x86.SS, flatData|x86.SegDPL)
 	a.storeImm8(at(hRSP, offCPL), 3)
 	a.extm(ins{op: 0xff, size: 4}, 4, j)

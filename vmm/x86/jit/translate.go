@@ -937,7 +937,9 @@ func (t *translator) translateAddress(base int, disp int32, size int, write, ali
 	a.jcc(ccNE, slow)
 	site := len(a.b) - 4
 	a.load(hR11, memop{base: hRSP, index: hR11, disp: t.view + 16})
-	t.noteAccess(slow, site, beside{base: int8(base), at: uint64(disp), write: write})
+	if size <= accessMax {
+		t.noteAccess(slow, site, beside{base: int8(base), at: uint64(disp), write: write})
+	}
 	t.clobbered()
 	return memop{base: base, index: hR11, disp: disp}
 }

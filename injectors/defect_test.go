@@ -249,6 +249,36 @@ func TestInterrupts(t *testing.T) {
 	}
 }
 
+// TestBus: accesses to the serial port and to the disk get no answer, or their data flips.
+func TestBus(t *testing.T) {
+	g := (&outcome{Player: golden(t)}).said()
+	o := inject(t, "bus:port=0x3f8,ops=write,times=3@step:100000")
+	if got := o.said(); len(got) != len(g)-3 || strings.Join(whats(o.lives(t)), "; ") != strings.TrimSuffix(strings.Repeat("1-byte write of port 0x3f8 timed out; ", 3), "; ") {
+		t.Errorf("console %q, without it %q; lives %q", got, g, whats(o.lives(t)))
+	}
+	o = inject(t, "bus:port=0x3f0,len=16,ops=write,do=flip,bit=69,skip=1,times=2@step:100000")
+	differ := 0
+	for i, c := range []byte(o.said()[:min(len(g), len(o.said()))]) {
+		if c != g[i] {
+			if c^g[i] != 1<<5 {
+				t.Errorf("byte %d is %q, without it %q", i, c, g[i])
+			}
+			differ++
+		}
+	}
+	if differ != 2 || len(o.said()) != len(g) {
+		t.Errorf("%d bytes differ: %q, without it %q", differ, o.said(), g)
+	}
+	// The status register of the disk, which the guest reads when it has interrupted.
+	o = inject(t, "bus:port=0x1f7,ops=read,times=1@step:100000")
+	if got := strings.Join(whats(o.lives(t)), "; "); got != "1-byte read of port 0x1f7 timed out" {
+		t.Errorf("lives %q", got)
+	}
+	if o.said() == g && o.End() == golden(t).End() {
+		t.Error("the guest did not notice")
+	}
+}
+
 // vectors plays a recording and counts the interrupts that the processor takes, by vector.
 func (o *outcome) vectors(t *testing.T) (n [256]int) {
 	t.Helper()
@@ -353,6 +383,13 @@ func TestBadFaults(t *testing.T) {
 		"opcode:bit=200":                     "up to 15 bytes",
 		"opcode:bit=0,p=0.5":                 "key p is not possible",
 		"irq:do=lose":                        "give one of vector, line, pic and source",
+		"bus:len=4":                          "one of port and addr",
+		"bus:port=5,addr=0xfec00000":         "one of port and addr",
+		"bus:port=0xffff,len=2":              "there is nothing from 0x10000 on",
+		"bus:addr=0x1000":                    "is in RAM",
+		"bus:port=0x1f0,bit=3":               "go with do=flip",
+		"bus:port=0x1f0,do=flip":             "give one of bit, mask and data",
+		"bus:port=0x1f0,do=flip,bit=8":       "give key len",
 		"irq:do=lose,pic=2":                  "the second controller",
 		"irq:do=lose,pic=16":                 "inputs 0 to 15",
 		"irq:do=lose,pic=timer":              "one of pit, keyboard",

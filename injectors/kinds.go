@@ -3,7 +3,7 @@ package injectors
 import "refault/vmm"
 
 // kinds is the table of all kinds of fault. A new kind is a new file and a row here.
-var kinds = []*Kind{&mceKind, &poisonKind, &eccKind, &cacheKind, &memKind, &pteKind, &regKind, &aluKind, &opcodeKind, &ataKind, &irqKind, &clockKind}
+var kinds = []*Kind{&mceKind, &poisonKind, &eccKind, &cacheKind, &memKind, &pteKind, &regKind, &aluKind, &opcodeKind, &ataKind, &busKind, &irqKind, &clockKind}
 
 // one is what Resolve returns where a fault is one thing.
 func one(f *vmm.Fault) []*vmm.Fault { return []*vmm.Fault{f} }

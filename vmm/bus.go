@@ -12,6 +12,8 @@ type bus struct {
 	m     *Machine
 	ports []portRange
 	regs  []regRange
+
+	broken bool // some accesses go wrong (DefectBus)
 }
 
 type portRange struct {
@@ -56,6 +58,13 @@ func (b *bus) port(port uint16, size int) (dev.Ports, uint16) {
 // device takes whole is made of byte accesses.
 func (b *bus) In(c *x86.CPU, port uint16, size int) uint32 {
 	c.Attention = true
+	if b.broken {
+		return uint32(b.m.defects.busRead(c, BusPort, uint64(port), size, func() uint64 { return uint64(b.in(c, port, size)) }))
+	}
+	return b.in(c, port, size)
+}
+
+func (b *bus) in(c *x86.CPU, port uint16, size int) uint32 {
 	if d, off := b.port(port, size); d != nil {
 		return d.In(off, size)
 	}
@@ -67,7 +76,7 @@ func (b *bus) In(c *x86.CPU, port uint16, size int) uint32 {
 	}
 	var v uint32
 	for i := range size {
-		v |= b.In(c, port+uint16(i), 1) & 0xff << (8 * i)
+		v |= b.in(c, port+uint16(i), 1) & 0xff << (8 * i)
 	}
 	return v
 }
@@ -75,6 +84,14 @@ func (b *bus) In(c *x86.CPU, port uint16, size int) uint32 {
 // Out writes a port.
 func (b *bus) Out(c *x86.CPU, port uint16, size int, v uint32) {
 	c.Attention = true
+	if b.broken {
+		b.m.defects.busWrite(c, BusPort, uint64(port), size, uint64(v), func(v uint64) { b.out(c, port, size, uint32(v)) })
+		return
+	}
+	b.out(c, port, size, v)
+}
+
+func (b *bus) out(c *x86.CPU, port uint16, size int, v uint32) {
 	if d, off := b.port(port, size); d != nil {
 		d.Out(off, size, v)
 		return
@@ -87,13 +104,20 @@ func (b *bus) Out(c *x86.CPU, port uint16, size int, v uint32) {
 		return
 	}
 	for i := range size {
-		b.Out(c, port+uint16(i), 1, v>>(8*i)&0xff)
+		b.out(c, port+uint16(i), 1, v>>(8*i)&0xff)
 	}
 }
 
 // ReadMMIO reads a device's registers. Where there is none, reads give ones.
 func (b *bus) ReadMMIO(c *x86.CPU, pa uint64, size int) uint64 {
 	c.Attention = true
+	if b.broken {
+		return b.m.defects.busRead(c, BusMemory, pa, size, func() uint64 { return b.readMMIO(c, pa, size) })
+	}
+	return b.readMMIO(c, pa, size)
+}
+
+func (b *bus) readMMIO(c *x86.CPU, pa uint64, size int) uint64 {
 	if l := b.m.lapics[c.ID]; l.Decodes(pa) {
 		return l.Read(pa&0xfff, size)
 	}
@@ -111,6 +135,14 @@ func (b *bus) ReadMMIO(c *x86.CPU, pa uint64, size int) uint64 {
 // WriteMMIO writes a device's registers.
 func (b *bus) WriteMMIO(c *x86.CPU, pa uint64, size int, v uint64) {
 	c.Attention = true
+	if b.broken {
+		b.m.defects.busWrite(c, BusMemory, pa, size, v, func(v uint64) { b.writeMMIO(c, pa, size, v) })
+		return
+	}
+	b.writeMMIO(c, pa, size, v)
+}
+
+func (b *bus) writeMMIO(c *x86.CPU, pa uint64, size int, v uint64) {
 	if l := b.m.lapics[c.ID]; l.Decodes(pa) {
 		l.Write(pa&0xfff, size, v)
 		return

@@ -45,6 +45,8 @@ const (
 	DefectCache
 	// NoticeBank is no defect either: what becomes of an error in a machine-check bank, whose number is its ID.
 	NoticeBank
+	// DefectBus: accesses to a device's registers time out, or their data flips. Grain is how many from Addr are concerned.
+	DefectBus
 )
 
 // Consumers are who may find a poisoned line. They are bits of Defect.By.
@@ -238,6 +240,10 @@ func (d *Defects) check(f *Defect) error {
 			return bad("a word of %d bytes at %#x, bank %d", len(f.Mask), f.Addr, f.Bank)
 		}
 		return ram(8)
+	case DefectBus:
+		if !f.checkBus() {
+			return bad("%d addresses of the bus from %s %#x", f.Grain, f.Class, f.Addr)
+		}
 	case DefectInterrupt:
 		if !f.PIC && f.Vector < 16 || f.DelayNs > 1<<60 {
 			return bad("vector %d, %d ns late", f.Vector, f.DelayNs)
@@ -346,6 +352,7 @@ func (d *Defects) look() {
 		l.Filter = nil
 	}
 	d.m.pic.Filter = nil
+	d.m.bus.broken = false
 	for i := range d.Defects {
 		f := &d.Defects[i]
 		id := f.ID
@@ -366,6 +373,8 @@ func (d *Defects) look() {
 				Before:  func(c *x86.CPU, la uint64, in *x86.Inst) { d.decoded(id, c, la, in) }})
 		case DefectLogic:
 			d.observe(&Observer{Code: Everywhere, After: func(c *x86.CPU, in *x86.Inst) { d.calculated(id, c, in) }})
+		case DefectBus:
+			d.m.bus.broken = true
 		case DefectInterrupt:
 			if f.PIC {
 				d.m.pic.Filter = func(n int) bool { return d.interrupted(0, uint8(n), false, true) }
@@ -474,7 +483,7 @@ type Notice struct {
 }
 
 var defectNames = [...]string{DefectPoison: "poison", DefectStuck: "stuck bits", DefectRegister: "stuck register", DefectFetch: "instruction", DefectLogic: "logic", DefectInterrupt: "interrupt",
-	DefectECC: "ECC word", DefectCache: "cache", NoticeBank: "machine-check bank"}
+	DefectECC: "ECC word", DefectCache: "cache", NoticeBank: "machine-check bank", DefectBus: "bus"}
 
 func (k DefectKind) String() string {
 	if int(k) < len(defectNames) && defectNames[k] != "" {

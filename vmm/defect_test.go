@@ -38,6 +38,7 @@ var breakages = []Defect{
 	{Kind: DefectLogic, Class: "add", Mask: []byte{1}, Skip: 100, Every: 1000, Chance: 1 << 31},
 	{Kind: DefectInterrupt, Vector: 0x40, DelayNs: 1000, Every: 2},
 	{Kind: DefectInterrupt, Vector: 0, PIC: true, DelayNs: 50_000, Skip: 2},
+	{Kind: DefectBus, Class: BusPort, Addr: 0x1f0, Grain: 8, By: ByBusRead, Mask: []byte{0, 0, 4}, Skip: 3, Remaining: 2},
 	{Kind: DefectECC, Addr: 0x101000, Mask: []byte{1, 0, 0, 0, 0, 0, 0, 0, 0}, Bad: []byte{0xff}, Grain: 64, By: ByAll, Bank: -1, Hold: true},
 }
 

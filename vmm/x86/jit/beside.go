@@ -18,7 +18,7 @@ import (
 // lookedSpan is where somebody looks at accesses, as generated code compares it: first, and how much more.
 type lookedSpan struct{ first, span uint64 }
 
-// accessMax is the size in bytes of the longest access in generated code.
+// accessMax is the size in bytes of the longest access that gets a second chance.
 const accessMax = 16
 
 // accessesOf returns the addresses from which an access may reach into s.
@@ -36,10 +36,10 @@ type beside struct {
 	done       bool
 }
 
-// noteAccess notes a look-up whose branch has its displacement at site, for the exit of the instruction in work.
-func (t *translator) noteAccess(slow *label, site int, b beside) {
-	if slow != t.slow {
-		return // of a window: the plain block has its own
+// noteAccess notes a look-up for size bytes whose branch has its displacement at site, for the exit of the instruction in work.
+func (t *translator) noteAccess(slow *label, site, size int, b beside) {
+	if slow != t.slow || size > accessMax {
+		return // of a window, since the plain block has its own; or of a whole frame or area
 	}
 	b.site, b.back = uint32(t.b.entry+site), uint32(t.b.entry+len(t.a.b))
 	x := &t.e.exits[t.id]

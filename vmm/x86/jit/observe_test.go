@@ -398,3 +398,43 @@ func TestAccessesBesideWhatIsWatched(t *testing.T) {
 		}
 	}
 }
+
+// TestLookedFrames looks at the words of a stack frame that IRET pops, each of which was pushed before.
+func TestLookedFrames(t *testing.T) {
+	p := &program{flags: x86.Flag1, code: []byte{
+		0xb9, 100, 0, 0, 0, // mov ecx, 100
+		0x48, 0x89, 0xe0, // 1: mov rax, rsp
+		0x6a, 0x10, // push 16
+		0x50,       // push rax
+		0x6a, 0x02, // push 2
+		0x6a, 0x08, // push 8
+		0x48, 0x8d, 0x15, 3, 0, 0, 0, // lea rdx, [2f]
+		0x52,       // push rdx
+		0x48, 0xcf, // iretq
+		0xff, 0xc9, // 2: dec ecx
+		0x75, 0xe8, // jnz 1b
+		0xf4,
+	}}
+	for word := range uint64(6) {
+		var seen [2][]sight
+		a, b := newRig(t, false), newRig(t, true)
+		for i, r := range []*rig{a, b} {
+			r.prepare(p)
+			r.c.InterruptPending = func() bool { return false }
+			r.c.Regs[x86.RSP] = stackAt
+			span := x86.Span{First: stackAt - 8*word - 1, Last: stackAt - 8*word - 1}
+			r.c.SetObserver(&x86.Observer{Data: []x86.Span{span}, Access: func(va uint64, n int, kind x86.Access) {
+				if span.Overlaps(va, va+uint64(n)-1) {
+					seen[i] = append(seen[i], sight{step: r.c.Step, la: va, code: [15]byte{byte(n), byte(kind)}})
+				}
+			}})
+			r.run(2000)
+		}
+		if d := differs(a, b); d != "" {
+			t.Errorf("word %d: %s", word, d)
+		}
+		if !slices.Equal(seen[0], seen[1]) || word < 5 && len(seen[0]) < 200 {
+			t.Errorf("word %d: %d accesses seen, with the translator %d", word, len(seen[0]), len(seen[1]))
+		}
+	}
+}

@@ -938,7 +938,7 @@ func (t *translator) translateAddress(base int, disp int32, size int, write, ali
 	site := len(a.b) - 4
 	a.load(hR11, memop{base: hRSP, index: hR11, disp: t.view + 16})
 	if size <= accessMax {
-		t.noteAccess(slow, site, beside{base: int8(base), at: uint64(disp), write: write})
+		t.noteAccess(slow, site, size, beside{base: int8(base), at: uint64(disp), write: write})
 	}
 	t.clobbered()
 	return memop{base: base, index: hR11, disp: disp}
@@ -962,7 +962,7 @@ func (t *translator) guestConst(va uint64, size int, write, align bool) (m memop
 	a.jcc(ccNE, slow)
 	site := len(a.b) - 4
 	a.load(hR11, at(hRSP, entry+16))
-	t.noteAccess(slow, site, beside{base: hNone, at: va, write: write})
+	t.noteAccess(slow, site, size, beside{base: hNone, at: va, write: write})
 	t.clobbered()
 	if fits32(va) {
 		return at(hR11, int32(va)), true

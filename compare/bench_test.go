@@ -6,9 +6,8 @@ import (
 
 	"refault/injectors"
 	"refault/replay"
+	"refault/test/recorded"
 	"refault/test/tiny"
-	"refault/vmm"
-	"refault/vmm/dev/disk"
 )
 
 // BenchmarkDiff finds the first divergent instruction of two long runs: the fault strikes
@@ -18,7 +17,7 @@ func BenchmarkDiff(b *testing.B) {
 	for _, steps := range []int{1e9, 1e10} {
 		b.Run(fmt.Sprintf("steps=%.0e", float64(steps)), func(b *testing.B) {
 			golden := recordLong(b, steps)
-			mid := open(b, golden).End() / 2
+			mid := recorded.Open(b, golden).End() / 2
 			for name, fault := range map[string]string{
 				"soon":  fmt.Sprintf("reg:name=rcx,bit=1@step:%d", mid),
 				"later": fmt.Sprintf("mem:addr=0x210000,bit=5@step:%d", mid),
@@ -27,7 +26,7 @@ func BenchmarkDiff(b *testing.B) {
 					faulty := injectLong(b, golden, fault, mid+100_000_000)
 					b.ResetTimer()
 					for b.Loop() {
-						g, f := open(b, golden), open(b, faulty)
+						g, f := recorded.Open(b, golden), recorded.Open(b, faulty)
 						r, err := Diff(g, f, Options{})
 						if err != nil || r.First == nil {
 							b.Fatal(r, err)
@@ -43,17 +42,7 @@ func BenchmarkDiff(b *testing.B) {
 func recordLong(b *testing.B, steps int) string {
 	const stepsPerRound = 43_000
 	dir := b.TempDir() + "/golden.rec"
-	r, err := replay.NewRecorder(dir, &replay.Setup{KernelBytes: tiny.Kernel, DiskImages: []disk.Image{tiny.Disk()}, CommandLine: fmt.Sprint(steps / stepsPerRound),
-		MemoryBytes: tiny.MemoryBytes, Clock: replay.ClockVirtual},
-		func(m *vmm.Machine) vmm.Inputs { return replay.NewLive(m, replay.ClockVirtual, nil) },
-		replay.Options{SnapshotEvery: replay.DefaultSnapshotEvery})
-	if err != nil {
-		b.Fatal(err)
-	}
-	if _, err := r.Run(); err != nil {
-		b.Fatal(err)
-	}
-	if err := r.Close(); err != nil {
+	if err := recorded.Make(dir, recorded.Setup(steps/stepsPerRound), replay.Options{SnapshotEvery: replay.DefaultSnapshotEvery}); err != nil {
 		b.Fatal(err)
 	}
 	return dir
@@ -64,7 +53,7 @@ func injectLong(b *testing.B, golden, spec string, to uint64) string {
 	if err != nil {
 		b.Fatal(err)
 	}
-	g := open(b, golden)
+	g := recorded.Open(b, golden)
 	dir := b.TempDir() + "/faulty.rec"
 	// What follows the divergence is nobody's concern here.
 	i, err := injectors.Inject(g, dir, []*injectors.Fault{f}, replay.Options{SnapshotEvery: replay.DefaultSnapshotEvery, MaxSteps: to}, tiny.Disk())
@@ -83,10 +72,10 @@ func injectLong(b *testing.B, golden, spec string, to uint64) string {
 // BenchmarkExplain follows a wrong output back to the flipped bit.
 func BenchmarkExplain(b *testing.B) {
 	golden := recordLong(b, 1e9)
-	mid := open(b, golden).End() / 2
+	mid := recorded.Open(b, golden).End() / 2
 	faulty := injectLong(b, golden, fmt.Sprintf("ata:error=unc,lba=35@step:%d", mid), mid+100_000_000)
 	for b.Loop() {
-		e, err := Explain(open(b, golden), open(b, faulty), Options{})
+		e, err := Explain(recorded.Open(b, golden), recorded.Open(b, faulty), Options{})
 		if err != nil || !e.Complete {
 			b.Fatal(e, err)
 		}

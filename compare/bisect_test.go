@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"refault/replay"
+	"refault/test/recorded"
 	"refault/test/tiny"
 	"refault/vmm/ksym"
 )
@@ -27,7 +28,7 @@ func bisect(t *testing.T, dir, text string, change func(o *BisectOptions)) (*Bis
 	if err != nil {
 		t.Fatal(err)
 	}
-	ps := []*replay.Player{open(t, dir), open(t, dir)}
+	ps := []*replay.Player{recorded.Open(t, dir), recorded.Open(t, dir)}
 	o := BisectOptions{From: ps[0].Start(), To: ps[0].End()}
 	if change != nil {
 		change(&o)
@@ -41,7 +42,7 @@ func bisect(t *testing.T, dir, text string, change func(o *BisectOptions)) (*Bis
 
 // TestBisect checks that each condition holds at the step that is found, and not at the one before.
 func TestBisect(t *testing.T) {
-	golden := recordTiny(t, 20, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 20)
 	syms, err := ksym.Read(tiny.Kernel)
 	if err != nil {
 		t.Fatal(err)
@@ -83,7 +84,7 @@ func TestBisect(t *testing.T) {
 }
 
 func TestBisectOfWhatComesAndGoes(t *testing.T) {
-	golden := recordTiny(t, 20, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 20)
 	syms, _ := ksym.Read(tiny.Kernel)
 	ready, _ := syms.Addr("ready") // set by each disk interrupt, cleared by the next command
 	text := fmt.Sprintf("mem:%#x:1==01", ready)
@@ -93,7 +94,7 @@ func TestBisectOfWhatComesAndGoes(t *testing.T) {
 		t.Fatal("not found")
 	}
 	// By looking at every step.
-	q := open(t, golden)
+	q := recorded.Open(t, golden)
 	if err := q.Seek(0); err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +116,7 @@ func TestBisectOfWhatComesAndGoes(t *testing.T) {
 }
 
 func TestBisectNever(t *testing.T) {
-	golden := recordTiny(t, 6, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 6)
 	for _, text := range []string{"console:panic", "mem:0x3ff000:1!=00", "exit:1", "virt:0xf0000000:1==00", "cmd:false"} {
 		if r, _ := bisect(t, golden, text, nil); r.Found {
 			t.Errorf("%s: %+v", text, r)
@@ -133,7 +134,7 @@ func TestBisectNever(t *testing.T) {
 }
 
 func TestBisectFindsTheFault(t *testing.T) {
-	golden := recordTiny(t, 12, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 12)
 	faulty := inject(t, golden, "mem:addr=0x3ff000,bit=0@step:123456")
 	for _, exact := range []bool{false, true} {
 		r, _ := bisect(t, faulty, "mem:0x3ff000:1==01", func(o *BisectOptions) { o.Exact = exact })
@@ -155,8 +156,8 @@ func TestBadPredicates(t *testing.T) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
-	golden := recordTiny(t, 3, tiny.MemoryBytes)
-	ps := []*replay.Player{open(t, golden)}
+	golden := recorded.Golden(t, 3)
+	ps := []*replay.Player{recorded.Open(t, golden)}
 	for text, want := range map[string]string{"mem:0xffffffff:4==00000000": "outside RAM", "cmd:nosuchcommand": "nosuchcommand"} {
 		q, err := ParsePredicate(text, nil)
 		if err != nil {

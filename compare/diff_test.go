@@ -10,41 +10,23 @@ import (
 
 	"refault/injectors"
 	"refault/replay"
+	"refault/test/recorded"
 	"refault/test/tiny"
 	"refault/vmm"
 	"refault/vmm/dev"
-	"refault/vmm/dev/disk"
 	"refault/vmm/x86"
 )
 
-// recordTiny makes a golden recording of the tiny guest.
-func recordTiny(t testing.TB, rounds int, memory uint64) string {
+// twiceTheMemory is recorded.Golden of another machine.
+func twiceTheMemory(t testing.TB, rounds int) string {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "golden.rec")
-	r, err := replay.NewRecorder(dir, &replay.Setup{KernelBytes: tiny.Kernel, DiskImages: []disk.Image{tiny.Disk()}, CommandLine: fmt.Sprint(rounds),
-		MemoryBytes: memory, Clock: replay.ClockVirtual, Seed: 7, RTCStartUnix: 1_700_000_000},
-		func(m *vmm.Machine) vmm.Inputs { return replay.NewLive(m, replay.ClockVirtual, nil) },
-		replay.Options{MarkEvery: 50_000, SnapshotEvery: 200_000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Run(); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Close(); err != nil {
+	dir := filepath.Join(t.TempDir(), "other.rec")
+	s := recorded.Setup(rounds)
+	s.MemoryBytes *= 2
+	if err := recorded.Make(dir, s, recorded.Often); err != nil {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-func open(t testing.TB, dir string) *replay.Player {
-	t.Helper()
-	p, err := replay.Open(dir, tiny.Disk())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return p
 }
 
 // inject makes a faulty recording of what golden does with faults.
@@ -59,7 +41,7 @@ func inject(t testing.TB, golden string, specs ...string) string {
 		faults = append(faults, f)
 	}
 	dir := filepath.Join(t.TempDir(), "faulty.rec")
-	g := open(t, golden)
+	g := recorded.Open(t, golden)
 	i, err := injectors.Inject(g, dir, faults, replay.Options{SnapshotEvery: 200_000, MaxSteps: 2 * g.End()}, tiny.Disk())
 	if err != nil {
 		t.Fatal(err)
@@ -75,7 +57,7 @@ func inject(t testing.TB, golden string, specs ...string) string {
 
 func diff(t testing.TB, golden, faulty string) *Report {
 	t.Helper()
-	r, err := Diff(open(t, golden), open(t, faulty), Options{})
+	r, err := Diff(recorded.Open(t, golden), recorded.Open(t, faulty), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +83,7 @@ func everything(m *vmm.Machine) []string {
 // slowly finds the first divergence by looking at everything after each instruction.
 func slowly(t *testing.T, golden, faulty string, at uint64, limit int) (step uint64, found bool) {
 	t.Helper()
-	g, f := open(t, golden), open(t, faulty)
+	g, f := recorded.Open(t, golden), recorded.Open(t, faulty)
 	both := func(do func(p *replay.Player) error) {
 		if err := errors.Join(do(g), do(f)); err != nil {
 			t.Fatal(err)
@@ -157,8 +139,8 @@ func slowly(t *testing.T, golden, faulty string, at uint64, limit int) (step uin
 }
 
 func TestFirstDivergence(t *testing.T) {
-	golden := recordTiny(t, 20, tiny.MemoryBytes)
-	end := open(t, golden).End()
+	golden := recorded.Golden(t, 20)
+	end := recorded.Open(t, golden).End()
 	for _, c := range []struct {
 		name, fault string
 		at          uint64
@@ -234,14 +216,14 @@ func TestFirstDivergence(t *testing.T) {
 }
 
 func TestDiffOfEqualRuns(t *testing.T) {
-	r := diff(t, recordTiny(t, 3, tiny.MemoryBytes), recordTiny(t, 3, tiny.MemoryBytes))
+	r := diff(t, recorded.Golden(t, 3), recorded.Golden(t, 3))
 	if !r.Equal || r.First != nil || r.Outcome != Masked {
 		t.Errorf("%+v", r)
 	}
 }
 
 func TestDiffOfTwoFaults(t *testing.T) {
-	golden := recordTiny(t, 12, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 12)
 	// The first is overwritten; the second is used at once.
 	r := diff(t, golden, inject(t, golden, "mem:addr=0x116010,bit=5@step:200000", "reg:name=rip,bit=22@step:300001"))
 	if len(r.Injected) != 2 || r.First == nil || r.First.Step != 300_001 || r.Healed != nil {
@@ -255,7 +237,7 @@ func TestDiffOfTwoFaults(t *testing.T) {
 }
 
 func TestDiffOfForksOfForks(t *testing.T) {
-	golden := recordTiny(t, 12, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 12)
 	one := inject(t, golden, "mem:addr=0x3ff000,bit=5@step:100000")
 	two := inject(t, one, "reg:name=rip,bit=22@step:300001")
 	if r := diff(t, one, two); len(r.Injected) != 1 || r.First == nil || r.First.Step != 300_001 {
@@ -268,7 +250,7 @@ func TestDiffOfForksOfForks(t *testing.T) {
 }
 
 func TestDiffOfDifferentMachines(t *testing.T) {
-	_, err := Diff(open(t, recordTiny(t, 3, tiny.MemoryBytes)), open(t, recordTiny(t, 3, 2*tiny.MemoryBytes)), Options{})
+	_, err := Diff(recorded.Open(t, recorded.Golden(t, 3)), recorded.Open(t, twiceTheMemory(t, 3)), Options{})
 	if !errors.Is(err, ErrUnrelated) || !strings.Contains(err.Error(), "memory") {
 		t.Errorf("%v", err)
 	}
@@ -276,8 +258,8 @@ func TestDiffOfDifferentMachines(t *testing.T) {
 
 // TestAllProcessorStateIsCompared changes each byte of the processor's state: a field that the comparison does not list would go unnoticed.
 func TestAllProcessorStateIsCompared(t *testing.T) {
-	golden := recordTiny(t, 3, tiny.MemoryBytes)
-	p := &pair{g: open(t, golden), f: open(t, golden)}
+	golden := recorded.Golden(t, 3)
+	p := &pair{g: recorded.Open(t, golden), f: recorded.Open(t, golden)}
 	if err := p.seek(100_000); err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"refault/test/recorded"
 	"refault/test/tiny"
 	"refault/vmm"
 	"refault/vmm/ksym"
@@ -20,7 +21,7 @@ func explain(t *testing.T, golden, faulty string) *Explanation {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := Explain(open(t, golden), open(t, faulty), Options{Symbols: syms.Name})
+	e, err := Explain(recorded.Open(t, golden), recorded.Open(t, faulty), Options{Symbols: syms.Name})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,14 +38,14 @@ func explain(t *testing.T, golden, faulty string) *Explanation {
 }
 
 func TestExplainFromOutputToTheFlippedBit(t *testing.T) {
-	golden := recordTiny(t, 6, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 6)
 	syms, _ := ksym.Read(tiny.Kernel)
 	state, ok := syms.Addr("state")
 	if !ok {
 		t.Fatal("the guest has no symbol state")
 	}
 	// The checksum is printed after the last line of dots. It flips right before.
-	p := open(t, golden)
+	p := recorded.Open(t, golden)
 	n := bytes.LastIndexByte(bytes.TrimSuffix(p.RecordedConsole(), []byte("\ndone\n")), '\n')
 	at, err := p.OutputStep(uint64(n))
 	if err != nil {
@@ -64,7 +65,7 @@ func TestExplainFromOutputToTheFlippedBit(t *testing.T) {
 }
 
 func TestExplainOfControlFlow(t *testing.T) {
-	golden := recordTiny(t, 12, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 12)
 	e := explain(t, golden, inject(t, golden, "reg:name=rip,bit=22@step:300001"))
 	if e.Target != "control flow" || !e.Complete || len(e.Path) == 0 || e.Path[0].By != "#PF" {
 		t.Errorf("instruction pointer: %+v", e)
@@ -82,7 +83,7 @@ func TestExplainOfControlFlow(t *testing.T) {
 // lastAt returns the last step before another at which a recording executes an address.
 func lastAt(t *testing.T, dir string, at, before uint64) (last uint64) {
 	t.Helper()
-	p := open(t, dir)
+	p := recorded.Open(t, dir)
 	p.Machine().Observe(&vmm.Observer{Code: vmm.Span{First: at, Last: at}, Before: func(c *x86.CPU, la uint64, _ *x86.Inst) {
 		if la == at && c.Step < before {
 			last = c.Step
@@ -96,7 +97,7 @@ func lastAt(t *testing.T, dir string, at, before uint64) (last uint64) {
 
 // A value that is shifted and combined with itself: both ways lead back to the fault, and meet again.
 func TestExplainJoins(t *testing.T) {
-	golden := recordTiny(t, 6, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 6)
 	// The last time that the guest does this to the value that ends in the checksum: mov edx, eax; shl edx, 5; xor eax, edx.
 	last := lastAt(t, golden, tiny.Symbol("scatter")+0x71, vmm.Never)
 	e := explain(t, golden, inject(t, golden, fmt.Sprintf("reg:name=rax,bit=3@step:%d", last)))
@@ -139,7 +140,7 @@ func TestExplainJoins(t *testing.T) {
 
 // A byte that is wrong on the disk is followed through the guest's buffer, whoever was wrong.
 func TestExplainOfADiskWrite(t *testing.T) {
-	golden := recordTiny(t, 12, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 12)
 	w := allWrites(t, golden)[7]
 	e := explain(t, golden, inject(t, golden, fmt.Sprintf("mem:addr=0x116123,bit=4@step:%d", w.step-200)))
 	if e.Target != "disk write" || !e.Complete || e.Origin != "the fault itself, in [0x116120]" || len(e.Links) != 0 || e.Disk != "disk0" || e.Write.LBA != w.lba || e.Write.Byte != 0x123 {
@@ -159,7 +160,7 @@ func TestExplainOfADiskWrite(t *testing.T) {
 
 // The second of two faults is the one that is seen.
 func TestExplainOfTheSecondFault(t *testing.T) {
-	golden := recordTiny(t, 6, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 6)
 	e := explain(t, golden, inject(t, golden, "mem:addr=0x3ff000,bit=5@step:100000", "mem:vaddr=0x1003a9,bit=1@step:120000", "reg:name=rip,bit=22@step:200001"))
 	if e.Target != "control flow" || !e.Complete || e.Origin != "the fault itself, in rip" {
 		t.Errorf("target %s, complete %v, origin %q, note %q", e.Target, e.Complete, e.Origin, e.Note)
@@ -167,7 +168,7 @@ func TestExplainOfTheSecondFault(t *testing.T) {
 }
 
 func TestExplainOfNothing(t *testing.T) {
-	golden := recordTiny(t, 6, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 6)
 	if e := explain(t, golden, inject(t, golden, "mem:addr=0x3ff000,bit=5@step:123456")); len(e.Links) != 0 || e.Note == "" {
 		t.Errorf("%+v", e)
 	}

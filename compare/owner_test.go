@@ -3,6 +3,7 @@ package compare
 import (
 	"testing"
 
+	"refault/test/recorded"
 	"refault/test/tiny"
 	"refault/vmm/ksym"
 	"refault/vmm/x86"
@@ -11,7 +12,7 @@ import (
 // What Debian's kernel says of its memory is checked with the demonstration, in cmd/refault.
 
 func TestOwnerInAGuestThatIsNoLinux(t *testing.T) {
-	p := open(t, recordTiny(t, 6, tiny.MemoryBytes))
+	p := recorded.Open(t, recorded.Golden(t, 6))
 	if err := p.Seek(200_000); err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func TestOwnerInAGuestThatIsNoLinux(t *testing.T) {
 
 // TestMappedAtInBrokenTables looks into tables that map themselves: it has to end.
 func TestMappedAtInBrokenTables(t *testing.T) {
-	p := open(t, recordTiny(t, 3, tiny.MemoryBytes))
+	p := recorded.Open(t, recorded.Golden(t, 3))
 	if err := p.Seek(0); err != nil {
 		t.Fatal(err)
 	}

@@ -8,14 +8,14 @@ import (
 	"strings"
 	"testing"
 
-	"refault/test/tiny"
+	"refault/test/recorded"
 	"refault/vmm"
 	"refault/vmm/dev/disk"
 )
 
 func propagation(t testing.TB, golden, faulty string, n int) *Curve {
 	t.Helper()
-	c, err := Propagation(open(t, golden), open(t, faulty), n, Options{})
+	c, err := Propagation(recorded.Open(t, golden), recorded.Open(t, faulty), n, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func propagation(t testing.TB, golden, faulty string, n int) *Curve {
 
 // TestPropagationCounts compares each point with both machines there, found on its own, and looked at bit by bit.
 func TestPropagationCounts(t *testing.T) {
-	golden := recordTiny(t, 12, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 12)
 	for _, fault := range []string{"reg:name=rcx,bit=1@step:200001", "mem:addr=0x210000,bit=5@step:250000", "reg:name=rsp,bit=4@step:300000"} {
 		t.Run(fault, func(t *testing.T) {
 			faulty := inject(t, golden, fault)
@@ -36,7 +36,7 @@ func TestPropagationCounts(t *testing.T) {
 				t.Errorf("at the fault: %+v", p)
 			}
 			for _, p := range c.Points[1:] {
-				g, f := open(t, golden), open(t, faulty)
+				g, f := recorded.Open(t, golden), recorded.Open(t, faulty)
 				if err := errors.Join(g.Seek(p.Step), f.Seek(p.Step)); err != nil {
 					t.Fatal(err)
 				}
@@ -94,7 +94,7 @@ func contentOf(t *testing.T, m *vmm.Machine) []byte {
 
 // TestPropagationSplit: both are at one place right before it, and not at it, and at one place at every point before.
 func TestPropagationSplit(t *testing.T) {
-	golden := recordTiny(t, 12, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 12)
 	for _, fault := range []string{"reg:name=rcx,bit=1@step:200001", "reg:name=rsp,bit=4@step:300000"} {
 		t.Run(fault, func(t *testing.T) {
 			faulty := inject(t, golden, fault)
@@ -102,7 +102,7 @@ func TestPropagationSplit(t *testing.T) {
 			if c.SplitStep == nil {
 				t.Fatalf("no split: %+v", c)
 			}
-			p := &pair{g: open(t, golden), f: open(t, faulty), end: c.EndStep}
+			p := &pair{g: recorded.Open(t, golden), f: recorded.Open(t, faulty), end: c.EndStep}
 			for _, x := range []struct {
 				step uint64
 				same bool
@@ -131,7 +131,7 @@ func TestPropagationSplit(t *testing.T) {
 
 // TestPropagationOfWhatIsOverwritten: the differences go, the rest is flat, and a second fault makes new ones.
 func TestPropagationOfWhatIsOverwritten(t *testing.T) {
-	golden := recordTiny(t, 12, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 12)
 	one := propagation(t, golden, inject(t, golden, "mem:addr=0x3f0000,bit=1@step:200000"), 16)
 	for _, p := range one.Points {
 		if p.Words != 1 || p.Pages != 1 || p.Registers != 0 || p.Devices != 0 || !p.SamePlace {
@@ -162,7 +162,7 @@ func TestPropagationOfWhatIsOverwritten(t *testing.T) {
 }
 
 func TestPropagationOfEqualRuns(t *testing.T) {
-	golden := recordTiny(t, 3, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 3)
 	c := propagation(t, golden, golden, 8)
 	if len(c.Points) != 1 || !c.Points[0].Equal() || c.FaultStep != c.EndStep {
 		t.Errorf("%+v", c)
@@ -170,9 +170,9 @@ func TestPropagationOfEqualRuns(t *testing.T) {
 }
 
 func TestPropagationTwiceIsTheSame(t *testing.T) {
-	golden := recordTiny(t, 6, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 6)
 	faulty := inject(t, golden, "reg:name=rsp,bit=4@step:150000")
-	g, f := open(t, golden), open(t, faulty)
+	g, f := recorded.Open(t, golden), recorded.Open(t, faulty)
 	var c [2]*Curve
 	for i := range c {
 		var err error
@@ -186,14 +186,14 @@ func TestPropagationTwiceIsTheSame(t *testing.T) {
 }
 
 func TestPropagationRefuses(t *testing.T) {
-	golden := recordTiny(t, 3, tiny.MemoryBytes)
-	other := recordTiny(t, 3, 2*tiny.MemoryBytes)
+	golden := recorded.Golden(t, 3)
+	other := twiceTheMemory(t, 3)
 	for _, n := range []int{-1, 0, 1, MaxPoints + 1} {
-		if _, err := Propagation(open(t, golden), open(t, golden), n, Options{}); !errors.Is(err, ErrPoints) {
+		if _, err := Propagation(recorded.Open(t, golden), recorded.Open(t, golden), n, Options{}); !errors.Is(err, ErrPoints) {
 			t.Errorf("%d points: %v", n, err)
 		}
 	}
-	if _, err := Propagation(open(t, golden), open(t, other), 8, Options{}); !errors.Is(err, ErrUnrelated) {
+	if _, err := Propagation(recorded.Open(t, golden), recorded.Open(t, other), 8, Options{}); !errors.Is(err, ErrUnrelated) {
 		t.Errorf("other machine: %v", err)
 	}
 }

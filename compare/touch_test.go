@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"refault/test/recorded"
 	"refault/test/tiny"
 )
 
@@ -11,7 +12,7 @@ import (
 // nothing differed but the fault's own again at the end.
 func plainly(t *testing.T, golden, faulty string, at uint64) (step uint64, found, healed bool) {
 	t.Helper()
-	p := &pair{g: open(t, golden), f: open(t, faulty)}
+	p := &pair{g: recorded.Open(t, golden), f: recorded.Open(t, faulty)}
 	if err := p.together(at, true); err != nil {
 		t.Fatal(err)
 	}
@@ -43,8 +44,8 @@ func plainly(t *testing.T, golden, faulty string, at uint64) (step uint64, found
 // TestNothingEscapes: the first divergence after a flip in memory is the one that is seen when every instruction is
 // looked at, also where what came of it was gone before the end of a chunk of steps.
 func TestNothingEscapes(t *testing.T) {
-	golden := recordTiny(t, 3, tiny.MemoryBytes)
-	end := open(t, golden).End()
+	golden := recorded.Golden(t, 3)
+	end := recorded.Open(t, golden).End()
 	gone := 0
 	for i, fault := range []string{
 		"mem:addr=0x115000,bit=5",                            // the accessed bit of a page-table entry
@@ -90,13 +91,13 @@ func TestNothingEscapes(t *testing.T) {
 // TestDrivesAreWatched: of a drive that has a fault, the first divergence is what is seen when all is compared after
 // every instruction.
 func TestDrivesAreWatched(t *testing.T) {
-	golden := recordTiny(t, 8, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 8)
 	w := allWrites(t, golden)[5]
 	at := w.step - 4000
 	for _, fault := range []string{"ata:error=unc,lba=35", "ata:error=wrong,lba=35,mask=0x20", "ata:error=dropped,lba=133", "ata:error=slow,lba=35,by=100us", "ata:error=unc,lba=200"} {
 		faulty := inject(t, golden, fmt.Sprintf("%s@step:%d", fault, at))
 		r := diff(t, golden, faulty)
-		p := &pair{g: open(t, golden), f: open(t, faulty)}
+		p := &pair{g: recorded.Open(t, golden), f: recorded.Open(t, faulty)}
 		if err := p.together(at, true); err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"refault/replay"
+	"refault/test/recorded"
 	"refault/test/tiny"
 	"refault/vmm"
 	"refault/vmm/dev/disk"
@@ -22,7 +23,7 @@ type seen struct {
 // allWrites plays a recording and lists what is written to its disk, a sector each.
 func allWrites(t *testing.T, dir string) (all []seen) {
 	t.Helper()
-	p := open(t, dir)
+	p := recorded.Open(t, dir)
 	m := p.Machine()
 	m.Observe(&vmm.Observer{Wrote: func(_ int, lba uint64, b []byte) {
 		for ; len(b) > 0; b, lba = b[disk.SectorSize:], lba+1 {
@@ -40,7 +41,7 @@ func allWrites(t *testing.T, dir string) (all []seen) {
 
 // The tiny guest writes a sector in each round: number 128 and those after it.
 func TestDiskWrites(t *testing.T) {
-	golden := recordTiny(t, 12, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 12)
 	writes := allWrites(t, golden)
 	if len(writes) != 12 || writes[5].lba != 133 {
 		t.Fatalf("the guest wrote %d sectors, the sixth is number %d", len(writes), writes[5].lba)
@@ -86,8 +87,8 @@ func TestDiskWrites(t *testing.T) {
 
 // A bit that flips in the buffer of a write, before it is written, is found on the disk, wherever the marks are.
 func TestDiskWriteOfAFlippedBit(t *testing.T) {
-	golden := recordTiny(t, 12, tiny.MemoryBytes)
-	p := open(t, golden)
+	golden := recorded.Golden(t, 12)
+	p := recorded.Open(t, golden)
 	w := allWrites(t, golden)[7]
 	// The guest's buffer is at 0x116000. It halts until the sector that it reads has come; 500
 	// instructions before the write the buffer has its content.
@@ -105,7 +106,7 @@ func TestDiskWriteOfAFlippedBit(t *testing.T) {
 
 // What only comes later is the same.
 func TestDiskWritesThatComeLater(t *testing.T) {
-	golden := recordTiny(t, 12, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 12)
 	r := diff(t, golden, inject(t, golden, "ata:error=slow,lba=133,ops=write,by=300us@step:50000"))
 	d := r.Disks[0]
 	if d.First != nil && d.First.Kind == WriteMoved || d.Moved != 0 || d.Missing+d.Added != 0 {
@@ -176,9 +177,9 @@ func TestMatchOfRandomWrites(t *testing.T) {
 
 // A recording that was forked where the other has no mark is compared from there.
 func TestDiskWritesOfForksBetweenMarks(t *testing.T) {
-	golden := recordTiny(t, 12, tiny.MemoryBytes)
+	golden := recorded.Golden(t, 12)
 	w := allWrites(t, golden)
-	p := open(t, golden)
+	p := recorded.Open(t, golden)
 	if err := p.Seek(w[4].step + 1000); err != nil { // a write is between it and the mark before
 		t.Fatal(err)
 	}
@@ -186,7 +187,7 @@ func TestDiskWritesOfForksBetweenMarks(t *testing.T) {
 		t.Fatal(err)
 	}
 	faulty := inject(t, golden, fmt.Sprintf("reg:name=r9,bit=5@step:%d", w[4].step+2000))
-	f := open(t, faulty)
+	f := recorded.Open(t, faulty)
 	if f.Start() != w[4].step+1000 {
 		t.Fatalf("it begins at step %d", f.Start())
 	}

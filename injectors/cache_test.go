@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"refault/test/recorded"
 	"refault/test/tiny"
 	"refault/vmm"
 )
@@ -69,7 +70,7 @@ func TestCache(t *testing.T) {
 		"offset=63,bit=8":    "beyond the line",
 		"offset=0,bit=x":     "not a whole number",
 	} {
-		inj, err := Inject(openTiny(t, goldenDir), t.TempDir()+"/f", parseAll(t, []string{"cache:" + keys + "@step:1000"}), often, tinyDisk())
+		inj, err := Inject(recorded.Open(t, goldenDir), t.TempDir()+"/f", parseAll(t, []string{"cache:" + keys + "@step:1000"}), often, tinyDisk())
 		if err == nil {
 			_, err = inj.Run()
 			inj.Close()

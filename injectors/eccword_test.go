@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"refault/test/recorded"
 	"refault/test/tiny"
 	"refault/vmm/ecc"
 )
@@ -86,7 +87,7 @@ func TestECC(t *testing.T) {
 		}
 	})
 	for spec, want := range map[string]string{"ecc:addr=0x300000,bit=72": "bits 0 to 71", "ecc:addr=0x300000,bit=3+3": "there twice", "ecc:addr=0x300000,bit=3,bank=99": "bank 99 of 20"} {
-		inj, err := Inject(openTiny(t, goldenDir), t.TempDir()+"/f", parseAll(t, []string{spec + at}), often, tinyDisk())
+		inj, err := Inject(recorded.Open(t, goldenDir), t.TempDir()+"/f", parseAll(t, []string{spec + at}), often, tinyDisk())
 		if err == nil {
 			_, err = inj.Run()
 			inj.Close()

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"refault/replay"
+	"refault/test/recorded"
 	"refault/test/tiny"
 	"refault/vmm"
 	"refault/vmm/dev/disk"
@@ -53,30 +54,12 @@ func golden(t testing.TB) *replay.Player {
 			return
 		}
 		goldenDir = filepath.Join(dir, "golden.rec")
-		s := &replay.Setup{KernelBytes: tiny.Kernel, DiskImages: []disk.Image{tiny.Disk()}, CommandLine: fmt.Sprint(tinyRounds),
-			MemoryBytes: tiny.MemoryBytes, Clock: replay.ClockVirtual, Seed: 7, RTCStartUnix: 1_700_000_000}
-		r, err := replay.NewRecorder(goldenDir, s, func(m *vmm.Machine) vmm.Inputs { return replay.NewLive(m, replay.ClockVirtual, nil) }, often)
-		if err != nil {
-			goldenErr = err
-			return
-		}
-		_, err = r.Run()
-		goldenErr = errors.Join(err, r.Close())
+		goldenErr = recorded.Make(goldenDir, recorded.Setup(tinyRounds), often)
 	})
 	if goldenErr != nil {
 		t.Fatal(goldenErr)
 	}
-	return openTiny(t, goldenDir)
-}
-
-func openTiny(t testing.TB, dir string) *replay.Player {
-	t.Helper()
-	p, err := replay.Open(dir, tiny.Disk())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return p
+	return recorded.Open(t, goldenDir)
 }
 
 // symbols of the tiny guest, as specs of tests write them.
@@ -122,7 +105,7 @@ func inject(t testing.TB, specs ...string) *outcome {
 		t.Fatal(err)
 	}
 	o.reason = end.Reason
-	o.Player = openTiny(t, dir)
+	o.Player = recorded.Open(t, dir)
 	for _, e := range o.Events() {
 		if e.Kind == vmm.EventFault {
 			o.faults = append(o.faults, e)
@@ -131,7 +114,7 @@ func inject(t testing.TB, specs ...string) *outcome {
 	if err := o.Verify(); err != nil {
 		t.Fatalf("%q: replay: %v", specs, err)
 	}
-	again := openTiny(t, dir)
+	again := recorded.Open(t, dir)
 	if err := again.Seek((again.Start() + again.End()) / 2); err != nil {
 		t.Fatalf("%q: seek: %v", specs, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"refault/replay"
+	"refault/test/recorded"
 	"refault/test/tiny"
 )
 
@@ -44,7 +45,7 @@ func TestTrialIsTheInjectedRun(t *testing.T) {
 			continue
 		}
 		dir := filepath.Join(t.TempDir(), "faulty.rec")
-		other := openTiny(t, goldenDir)
+		other := recorded.Open(t, goldenDir)
 		inj, err := Inject(other, dir, parseAll(t, specs), replay.Options{MarkEvery: 20_000, MaxSteps: at + steps}, tiny.Disk())
 		if err != nil {
 			t.Fatal(err)
@@ -53,7 +54,7 @@ func TestTrialIsTheInjectedRun(t *testing.T) {
 		if err := errors.Join(err, inj.Close()); err != nil {
 			t.Fatal(err)
 		}
-		f := openTiny(t, dir)
+		f := recorded.Open(t, dir)
 		if err := f.Verify(); err != nil {
 			t.Fatal(err)
 		}
@@ -89,7 +90,7 @@ func TestCampaign(t *testing.T) {
 		var ps []*replay.Player
 		golden(t)
 		for range players {
-			ps = append(ps, openTiny(t, goldenDir))
+			ps = append(ps, recorded.Open(t, goldenDir))
 		}
 		results := map[string]string{}
 		c := Campaign{At: 200_000, Steps: 60_000, Faults: []*Template{tmpl}, Count: 24, Seed: 5}
@@ -108,7 +109,7 @@ func TestCampaign(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	n := 0
 	c := Campaign{At: 200_000, Steps: 60_000, Faults: []*Template{tmpl}, Count: 1000}
-	err = c.Run(ctx, []*replay.Player{openTiny(t, goldenDir)}, func(int, []*Fault, *Trial, *Trial) error {
+	err = c.Run(ctx, []*replay.Player{recorded.Open(t, goldenDir)}, func(int, []*Fault, *Trial, *Trial) error {
 		if n++; n == 3 {
 			cancel()
 		}

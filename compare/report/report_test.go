@@ -15,10 +15,10 @@ import (
 	"refault/compare"
 	"refault/injectors"
 	"refault/replay"
+	"refault/test/recorded"
 	"refault/test/tiny"
 	"refault/traces"
 	"refault/vmm"
-	"refault/vmm/dev/disk"
 )
 
 // Faults of the tiny guest, by what becomes of them.
@@ -29,25 +29,6 @@ var faults = []struct{ name, spec, outcome string }{
 	{"crash", "reg:name=rsp,bit=40@step:250000", ""},
 	{"torn", "ata:error=torn,lba=133,bytes=101@step:50000", "sdc"},
 	{"many", "mem:addr=0x3f0000,bit=1@step:200000 mem:addr=0x3f0000,bit=1@step:250000", ""},
-}
-
-func record(t testing.TB, dir string) string {
-	t.Helper()
-	golden := filepath.Join(dir, "golden.rec")
-	r, err := replay.NewRecorder(golden, &replay.Setup{KernelBytes: tiny.Kernel, DiskImages: []disk.Image{tiny.Disk()}, CommandLine: "12",
-		MemoryBytes: tiny.MemoryBytes, Clock: replay.ClockVirtual, Seed: 7, RTCStartUnix: 1_700_000_000},
-		func(m *vmm.Machine) vmm.Inputs { return replay.NewLive(m, replay.ClockVirtual, nil) },
-		replay.Options{MarkEvery: 50_000, SnapshotEvery: 200_000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Run(); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return golden
 }
 
 // inject records what golden does with faults, and returns what became of those that stay in the machine.
@@ -61,7 +42,7 @@ func inject(t testing.TB, golden, faulty, specs string) []vmm.Notice {
 		}
 		list = append(list, f)
 	}
-	g := open(t, golden)
+	g := recorded.Open(t, golden)
 	i, err := injectors.Inject(g, faulty, list, replay.Options{SnapshotEvery: 200_000, MaxSteps: 2 * g.End()}, tiny.Disk())
 	if err != nil {
 		t.Fatal(err)
@@ -76,21 +57,11 @@ func inject(t testing.TB, golden, faulty, specs string) []vmm.Notice {
 	return notices
 }
 
-func open(t testing.TB, dir string) *replay.Player {
-	t.Helper()
-	p, err := replay.Open(dir, tiny.Disk())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return p
-}
-
 func symbols(addr uint64) string { return fmt.Sprintf("near_%x", addr>>8) }
 
 func collect(t testing.TB, golden, faulty string) *Story {
 	t.Helper()
-	s, err := Collect(open(t, golden), open(t, faulty), Options{Points: 24, Options: compare.Options{Symbols: symbols}})
+	s, err := Collect(recorded.Open(t, golden), recorded.Open(t, faulty), Options{Points: 24, Options: compare.Options{Symbols: symbols}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +139,7 @@ func structure(t testing.TB, page string) (elements []string) {
 // TestPages makes a page of each outcome.
 func TestPages(t *testing.T) {
 	dir := t.TempDir()
-	golden := record(t, dir)
+	golden := recorded.Golden(t, 12)
 	for _, c := range faults {
 		t.Run(c.name, func(t *testing.T) {
 			faulty := filepath.Join(dir, c.name+".rec")
@@ -246,7 +217,7 @@ func TestPages(t *testing.T) {
 		}
 	})
 	t.Run("unrelated", func(t *testing.T) {
-		if _, err := Collect(open(t, golden), open(t, filepath.Join(dir, "sdc.rec")), Options{Points: 1}); !errors.Is(err, compare.ErrPoints) {
+		if _, err := Collect(recorded.Open(t, golden), recorded.Open(t, filepath.Join(dir, "sdc.rec")), Options{Points: 1}); !errors.Is(err, compare.ErrPoints) {
 			t.Errorf("%v", err)
 		}
 	})
@@ -256,7 +227,7 @@ func TestPages(t *testing.T) {
 // injected, however often the machine went back and forth in between.
 func TestLife(t *testing.T) {
 	dir := t.TempDir()
-	golden := record(t, dir)
+	golden := recorded.Golden(t, 12)
 	for i, c := range []struct {
 		spec string
 		want []What

@@ -8,44 +8,13 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"refault/replay"
-	"refault/test/tiny"
+	"refault/test/recorded"
 	"refault/vmm"
-	"refault/vmm/dev/disk"
 	"refault/vmm/x86"
 )
-
-func record(t testing.TB) string {
-	t.Helper()
-	dir := filepath.Join(t.TempDir(), "golden.rec")
-	r, err := replay.NewRecorder(dir, &replay.Setup{KernelBytes: tiny.Kernel, DiskImages: []disk.Image{tiny.Disk()}, CommandLine: "6",
-		MemoryBytes: tiny.MemoryBytes, Clock: replay.ClockVirtual}, func(m *vmm.Machine) vmm.Inputs { return replay.NewLive(m, replay.ClockVirtual, nil) },
-		replay.Options{MarkEvery: 50_000, SnapshotEvery: 100_000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.Run(); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-func open(t testing.TB, dir string) *replay.Player {
-	t.Helper()
-	p, err := replay.Open(dir, tiny.Disk())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return p
-}
 
 // client is GDB's side of a connection.
 type client struct {
@@ -58,7 +27,7 @@ type client struct {
 // dial starts a server for a recording at a step, and connects.
 func dial(t *testing.T, dir string, step uint64) *client {
 	t.Helper()
-	p := open(t, dir)
+	p := recorded.Open(t, dir)
 	if err := p.Seek(step); err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +115,7 @@ type executed struct {
 
 // history lists what is executed from one step to another, in order, what faults included.
 func history(t *testing.T, dir string, from, to uint64) (h []executed) {
-	p := open(t, dir)
+	p := recorded.Open(t, dir)
 	if err := p.Seek(from); err != nil {
 		t.Fatal(err)
 	}
@@ -169,9 +138,9 @@ func history(t *testing.T, dir string, from, to uint64) (h []executed) {
 }
 
 func TestRegistersAndMemory(t *testing.T) {
-	dir := record(t)
+	dir := recorded.Golden(t, 6)
 	const at = 123_456
-	ref := open(t, dir)
+	ref := recorded.Open(t, dir)
 	if err := ref.Seek(at); err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +178,7 @@ func TestRegistersAndMemory(t *testing.T) {
 }
 
 func TestFeatures(t *testing.T) {
-	c := dial(t, record(t), 1000)
+	c := dial(t, recorded.Golden(t, 6), 1000)
 	if s := c.ask("qSupported:multiprocess+"); !strings.Contains(s, "ReverseContinue+") {
 		t.Errorf("qSupported: %s", s)
 	}
@@ -243,7 +212,7 @@ func TestFeatures(t *testing.T) {
 
 // TestBreakpoints goes through the occurrences of an instruction, of one that faults, and of handlers' first ones, forward and back.
 func TestBreakpoints(t *testing.T) {
-	dir := record(t)
+	dir := recorded.Golden(t, 6)
 	const from, to = 20_000, 200_000
 	all := history(t, dir, from, to)
 	count := map[uint64]int{}
@@ -311,7 +280,7 @@ func TestBreakpoints(t *testing.T) {
 }
 
 func TestWatchpoints(t *testing.T) {
-	dir := record(t)
+	dir := recorded.Golden(t, 6)
 	const from, to = 20_000, 150_000
 	all := history(t, dir, from, to)
 	count, last := map[uint64]int{}, map[uint64]uint64{}
@@ -363,7 +332,7 @@ func TestWatchpoints(t *testing.T) {
 
 // TestStepsForwardAndBack steps over interrupts, faults and string instructions and back again.
 func TestStepsForwardAndBack(t *testing.T) {
-	dir := record(t)
+	dir := recorded.Golden(t, 6)
 	const from = 30_000
 	all := history(t, dir, from, from+45_000)
 	// Around the first fault, and around the first interrupt.
@@ -414,7 +383,7 @@ func TestStepsForwardAndBack(t *testing.T) {
 }
 
 func TestMonitor(t *testing.T) {
-	c := dial(t, record(t), 100_000)
+	c := dial(t, recorded.Golden(t, 6), 100_000)
 	say := func(text string) string {
 		t.Helper()
 		out, err := hex.DecodeString(c.ask("qRcmd," + hex.EncodeToString([]byte(text))))
@@ -453,7 +422,7 @@ func TestMonitor(t *testing.T) {
 }
 
 func TestInterrupt(t *testing.T) {
-	c := dial(t, record(t), 0)
+	c := dial(t, recorded.Golden(t, 6), 0)
 	c.conn.Write([]byte{interruptByte}) // nothing is running: it is for nobody
 	c.want("s", "T05thread:1;")
 	fmt.Fprintf(c.conn, "$c#%02x", 'c')
@@ -471,7 +440,7 @@ type readWriter struct {
 }
 
 func TestWhatIsNotTheProtocol(t *testing.T) {
-	p := open(t, record(t))
+	p := recorded.Open(t, recorded.Golden(t, 6))
 	if err := p.Seek(0); err != nil {
 		t.Fatal(err)
 	}
@@ -489,9 +458,9 @@ func FuzzServe(f *testing.F) {
 		f.Add([]byte(fmt.Sprintf("$%s#%02x+", p, checksum([]byte(p)))))
 	}
 	f.Add([]byte("\x03$c}#00"))
-	dir := record(f)
+	dir := recorded.Golden(f, 6)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p := open(t, dir)
+		p := recorded.Open(t, dir)
 		if err := p.Seek(1000); err != nil {
 			t.Fatal(err)
 		}

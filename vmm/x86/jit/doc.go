@@ -7,8 +7,12 @@
 // # Where is what?
 //
 //	engine.go      Engine: finding blocks, entering and leaving generated code, invalidation
-//	translate.go   the translator of a block: flags, operands, memory, links, the common code
-//	ops_*.go       the translation of the integer, system, vector and x87 instructions, approximations, XSAVE
+//	translate.go   the translator of a block, its exits, the code that all blocks share
+//	ops_*.go       the translation of the instructions: ops_integer.go has emit, which tells them apart
+//	flags.go       where the guest's arithmetic flags are, and how they are saved and had again
+//	registers.go   where the guest's registers are, and how an instruction gets at them
+//	memory.go      how it gets at memory
+//	link.go        how a block leads to others
 //	spaces.go      jump targets of address spaces that are not in use
 //	window.go      looking several accesses up at once
 //	beside.go      accesses beside what somebody watches on the same page

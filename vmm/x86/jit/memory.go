@@ -1,0 +1,155 @@
+//go:build linux && amd64
+
+package jit
+
+import (
+	"math"
+
+	"refault/vmm/mem"
+	"refault/vmm/x86"
+)
+
+// effective emits the linear address of the memory operand, plus extra, into dst: R10, or
+// RAX where index registers may not be needed any more.
+func (t *translator) effective(in *guestInst, dst int) {
+	a := &t.a
+	if in.Base == x86.RIP {
+		a.movConst(dst, t.next+in.Disp)
+	} else {
+		m := memop{base: hNone, index: hNone, scale: in.Scale & 3, disp: int32(in.Disp)}
+		if in.Base != x86.RegZero {
+			m.base = t.src(in.Base, hR10)
+		}
+		if in.Index != x86.RegZero {
+			m.index = t.src(in.Index, hR11)
+		}
+		a.lea(dst, m)
+	}
+	t.lose(dst)
+	if in.Seg != x86.SegFlat && in.Op != x86.OpLEA {
+		a.rm(ins{op: 0x03, size: 8}, dst, at(hRSP, offSeg+segSize*int32(in.Seg)))
+	}
+}
+
+// simpleAddress reports whether the translator can compute the memory operand's address.
+func simpleAddress(in *guestInst) bool {
+	return in.AddrSize == 8 && (in.Seg == x86.SegFlat || in.Seg == x86.FS || in.Seg == x86.GS) &&
+		int64(in.Disp) < math.MaxInt32-64 && fits32(in.Disp)
+}
+
+// constant returns the linear address of the memory operand where it is known now.
+func (t *translator) constant(in *guestInst) (va uint64, ok bool) {
+	if in.Index != x86.RegZero || in.Seg != x86.SegFlat || in.AddrSize != 8 {
+		return 0, false
+	}
+	switch in.Base {
+	case x86.RIP:
+		return t.next + in.Disp, true
+	case x86.RegZero:
+		return in.Disp, true
+	}
+	return 0, false
+}
+
+const tlbIndexMask = (x86.TLBEntries - 1) << 5
+
+// guest emits the translation of the memory operand for an access of size bytes
+// through the TLB, and returns the operand of the host. It uses RAX, R10 and R11,
+// of which the operand needs R10 and R11, and the flags. ok is false where it cannot.
+func (t *translator) guest(in *guestInst, size int, write bool, align bool) (m memop, ok bool) {
+	if t.loop != nil {
+		return t.loopOperand(in)
+	}
+	if va, ok := t.constant(in); ok {
+		return t.guestConst(va, size, write, align)
+	}
+	if !simpleAddress(in) {
+		return m, false
+	}
+	simple := in.Base < x86.RegZero && mapped(in.Base) && in.Index == x86.RegZero && in.Seg == x86.SegFlat
+	if simple && !align {
+		if m, ok := t.windowed(in.Base, int32(in.Disp), size, write); ok {
+			return m, true
+		}
+	}
+	slow := t.slowExit()
+	if simple {
+		return t.translateAddress(hostOf[in.Base], int32(in.Disp), size, write, align, slow), true
+	}
+	t.effective(in, hR10)
+	return t.translateAddress(hR10, 0, size, write, align, slow), true
+}
+
+// guestStack is guest for the stack at RSP+disp.
+func (t *translator) guestStack(disp int32, size int, write bool) memop {
+	if m, ok := t.windowed(x86.RSP, disp, size, write); ok {
+		return m
+	}
+	return t.translateAddress(hStack, disp, size, write, false, t.slowExit())
+}
+
+func tagDisp(write bool) int32 {
+	if write {
+		return 8
+	}
+	return 0
+}
+
+func (t *translator) translateAddress(base int, disp int32, size int, write, align bool, slow *label) memop {
+	a := &t.a
+	if disp == 0 {
+		a.mov32(hR11, base)
+	} else {
+		a.lea32(hR11, at(base, disp))
+	}
+	if last := disp + int32(size) - 1; last == 0 {
+		a.mov(hRAX, base)
+	} else {
+		a.lea(hRAX, at(base, last))
+	}
+	if align {
+		a.bytes(0x41, 0xf6, 0xc3, 15) // test r11b, 15
+		a.jcc(ccNE, slow)
+	}
+	a.bytes(0x41, 0xc1, 0xeb, 7) // shr r11d, 7
+	a.aluImm(4, 4, hR11, tlbIndexMask)
+	a.bytes(0x48, 0x25) // and rax, -4096
+	a.imm32(-mem.PageSize)
+	a.rm(ins{op: 0x3b, size: 8}, hRAX, memop{base: hRSP, index: hR11, disp: t.view + tagDisp(write)})
+	a.jcc(ccNE, slow)
+	site := len(a.b) - 4
+	a.load(hR11, memop{base: hRSP, index: hR11, disp: t.view + 16})
+	if size <= accessMax {
+		t.noteAccess(slow, site, size, beside{base: int8(base), at: uint64(disp), write: write})
+	}
+	t.clobbered()
+	return memop{base: base, index: hR11, disp: disp}
+}
+
+func (t *translator) guestConst(va uint64, size int, write, align bool) (m memop, ok bool) {
+	if !x86.Canonical(va) || va%mem.PageSize+uint64(size) > mem.PageSize || align && va%16 != 0 {
+		return m, false
+	}
+	a := &t.a
+	slow := t.slowExit()
+	entry := t.view + int32(va>>mem.PageShift%x86.TLBEntries)*32
+	page := va &^ (mem.PageSize - 1)
+	if fits32(page) {
+		a.extm(ins{op: 0x81, size: 8}, 7, at(hRSP, entry+tagDisp(write)))
+		a.imm32(int32(page))
+	} else {
+		a.movConst(hRAX, page)
+		a.rm(ins{op: 0x3b, size: 8}, hRAX, at(hRSP, entry+tagDisp(write)))
+	}
+	a.jcc(ccNE, slow)
+	site := len(a.b) - 4
+	a.load(hR11, at(hRSP, entry+16))
+	t.noteAccess(slow, site, size, beside{base: hNone, at: va, write: write})
+	t.clobbered()
+	if fits32(va) {
+		return at(hR11, int32(va)), true
+	}
+	a.movConst(hR10, va)
+	t.lose(hR10)
+	return memop{base: hR10, index: hR11}, true
+}

@@ -1,0 +1,200 @@
+//go:build linux && amd64
+
+package jit
+
+import "refault/vmm/x86"
+
+// hostOf maps general registers of the guest to those of the host; hNone lives in
+// the State. RAX, R10 and R11 are the translator's own, R13 holds the budget and
+// RSP points at the State.
+var hostOf = [16]int{
+	x86.RAX: hR14, x86.RCX: hRCX, x86.RDX: hRDX, x86.RBX: hRBX, x86.RSP: hR15, x86.RBP: hRBP, x86.RSI: hRSI, x86.RDI: hRDI,
+	x86.R8: hR8, x86.R9: hR9, x86.R10: hNone, x86.R11: hNone, x86.R12: hR12, x86.R13: hNone, x86.R14: hNone, x86.R15: hNone,
+}
+
+const (
+	hBudget = hR13
+	hStack  = hR15
+)
+
+// home is where register g of the guest lives in the State.
+func home(g uint8) memop { return at(hRSP, offRegs+8*int32(g)) }
+
+// regsWritten returns the general registers that an instruction may change.
+func regsWritten(in *guestInst) uint16 {
+	bit := func(g uint8) uint16 {
+		if g&x86.HighByte != 0 {
+			g &= 3
+		}
+		return 1 << (g & 15)
+	}
+	rm := uint16(0)
+	if !in.IsMem {
+		rm = bit(in.RM)
+	}
+	switch in.Op {
+	case x86.OpCMP, x86.OpTEST, x86.OpJCC, x86.OpNOP, x86.OpFENCE, x86.OpBT:
+		return 0
+	case x86.OpADD, x86.OpOR, x86.OpADC, x86.OpSBB, x86.OpAND, x86.OpSUB, x86.OpXOR, x86.OpMOV:
+		switch x86.FormOperands(in.Form)[0].Kind {
+		case 'G', 'Z':
+			return bit(in.Reg)
+		case 'a':
+			return 1 << x86.RAX
+		case 'E':
+			return rm
+		}
+		return 0 // to an absolute address
+	case x86.OpINC, x86.OpDEC, x86.OpNOT, x86.OpNEG, x86.OpSHL, x86.OpSAL, x86.OpSHR, x86.OpSAR, x86.OpROL, x86.OpROR, x86.OpRCL, x86.OpRCR,
+		x86.OpSHLD, x86.OpSHRD, x86.OpBTS, x86.OpBTR, x86.OpBTC, x86.OpSETCC:
+		return rm
+	case x86.OpMOVZX8, x86.OpMOVZX16, x86.OpMOVSX8, x86.OpMOVSX16, x86.OpMOVSXD, x86.OpLEA, x86.OpIMUL2, x86.OpIMUL3, x86.OpCMOVCC, x86.OpBSWAP,
+		x86.OpPOPCNT, x86.OpBSF, x86.OpBSR:
+		return bit(in.Reg)
+	case x86.OpXCHG:
+		if x86.FormOperands(in.Form)[0].Kind != 'Z' {
+			return bit(in.Reg) | rm
+		}
+		if in.Reg == x86.RAX {
+			return 0 // NOP
+		}
+		return bit(in.Reg) | 1<<x86.RAX
+	case x86.OpMUL, x86.OpIMUL1:
+		return 1<<x86.RAX | 1<<x86.RDX
+	case x86.OpCBW:
+		return 1 << x86.RAX
+	case x86.OpCWD:
+		return 1 << x86.RDX
+	case x86.OpPUSH:
+		return 1 << x86.RSP
+	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh, x86.OpVectorFlags, x86.OpVectorFPFlags, x86.OpVectorImplicit:
+		return 0
+	case x86.OpVector, x86.OpVectorFP, x86.OpVectorApprox, x86.OpMOVD, x86.OpMOVQ:
+		switch x86.FormOperands(in.Form)[0].Kind {
+		case 'V', 'U', 'W', 'M':
+			return 0
+		case 'G':
+			return bit(in.Reg)
+		case 'E':
+			return rm
+		}
+	case x86.OpX87, x86.OpX87Store, x86.OpX87Flags, x86.OpFLDCW, x86.OpFNSTCW, x86.OpFWAIT, x86.OpLDMXCSR, x86.OpSTMXCSR:
+		return 0
+	case x86.OpFNSTSW:
+		if !in.IsMem {
+			return 1 << x86.RAX
+		}
+		return 0
+	}
+	return 1<<16 - 1
+}
+
+// fits32 reports whether v is a sign-extended 32-bit immediate.
+func fits32(v uint64) bool { return int64(v) == int64(int32(v)) }
+
+// mapped reports whether a register operand is simply a host register.
+func mapped(g uint8) bool { return g&x86.HighByte == 0 && hostOf[g&15] != hNone }
+
+// spill stores a register that lives in the host to its home, and returns the byte operand of its bits 15:8.
+func (t *translator) spillHigh(g uint8) memop {
+	g &= 3
+	t.a.store(home(g), hostOf[g])
+	m := home(g)
+	m.disp++
+	return m
+}
+
+// src returns a host register that holds register g: its own, or tmp, or R10 where it is there already. The flags stay.
+func (t *translator) src(g uint8, tmp int) int {
+	switch {
+	case g&x86.HighByte != 0:
+		t.a.rm(ins{op: 0x0fb6, size: 4}, tmp, t.spillHigh(g))
+		t.lose(tmp)
+		return tmp
+	case hostOf[g] != hNone:
+		return hostOf[g]
+	case t.kept == int(g):
+		return hR10
+	}
+	t.a.load(tmp, home(g))
+	t.hold(g, tmp)
+	return tmp
+}
+
+// dst returns a host register to modify as register g of size bytes, and what
+// brings it home. The flags stay.
+func (t *translator) dst(g uint8, size, tmp int) (r int, done func()) {
+	switch {
+	case g&x86.HighByte != 0:
+		m := t.spillHigh(g)
+		t.a.rm(ins{op: 0x0fb6, size: 4}, tmp, m)
+		t.lose(tmp)
+		return tmp, func() {
+			t.a.rm(ins{op: 0x88, size: 1}, tmp, m)
+			t.a.load(hostOf[g&3], home(g&3))
+		}
+	case hostOf[g] != hNone:
+		return hostOf[g], func() {}
+	case t.kept == int(g):
+		tmp = hR10
+	default:
+		t.a.load(tmp, home(g))
+		t.hold(g, tmp)
+	}
+	return tmp, func() { t.a.store(home(g), tmp) }
+}
+
+// set is dst for a register that is only written, with an operand of 4 or 8 bytes. The
+// instruction that writes it may read R10.
+func (t *translator) set(g uint8, tmp int) (r int, done func()) {
+	if hostOf[g] != hNone {
+		return hostOf[g], func() {}
+	}
+	if t.keeps && tmp == hRAX {
+		tmp = hR10
+	}
+	return tmp, func() {
+		t.a.store(home(g), tmp)
+		if t.kept == int(g) {
+			t.kept = keptNone
+		}
+		t.hold(g, tmp)
+	}
+}
+
+// R10 keeps the value of one register that lives in the State from one instruction to the
+// next, so that a chain of operations on it waits for no load. Its home has the value too.
+
+const keptNone = -1
+
+// hold notes that tmp has the value of register g.
+func (t *translator) hold(g uint8, tmp int) {
+	if tmp == hR10 {
+		t.kept = keptNone
+		if t.keeps {
+			t.kept = int(g)
+		}
+	}
+}
+
+// lose notes that tmp was used for something else.
+func (t *translator) lose(tmp int) {
+	if tmp == hR10 {
+		t.kept = keptNone
+	}
+}
+
+// keepsR10 reports whether an instruction's translation uses R10 through src, dst, set and effective only.
+func keepsR10(in *guestInst) bool {
+	switch in.Op {
+	case x86.OpADD, x86.OpOR, x86.OpADC, x86.OpSBB, x86.OpAND, x86.OpSUB, x86.OpXOR, x86.OpCMP, x86.OpTEST, x86.OpMOV,
+		x86.OpMOVZX8, x86.OpMOVZX16, x86.OpMOVSX8, x86.OpMOVSX16, x86.OpMOVSXD, x86.OpLEA, x86.OpINC, x86.OpDEC, x86.OpNOT, x86.OpNEG,
+		x86.OpSHL, x86.OpSAL, x86.OpSHR, x86.OpSAR, x86.OpROL, x86.OpROR, x86.OpBSWAP, x86.OpPOP, x86.OpNOP, x86.OpIMUL2, x86.OpIMUL3:
+		return true
+	case x86.OpPUSH, x86.OpCMOVCC, x86.OpSETCC:
+		return !in.IsMem
+	case x86.OpJCC:
+		return in.side
+	}
+	return false
+}

@@ -2,6 +2,7 @@ package x86
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"unsafe"
 
@@ -87,14 +88,6 @@ func (c *CPU) Store64(va uint64, v uint64) {
 // hostAddr returns the host address of RAM offset off.
 func (c *CPU) hostAddr(off uint64) uint64 { return uint64(uintptr(c.RAM.Host(off))) }
 
-func mapAnonymous(n uintptr) (unsafe.Pointer, error) {
-	p, err := unix.MmapPtr(-1, 0, nil, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
-		return nil, fmt.Errorf("mapping %d bytes: %w", n, err)
-	}
-	return p, nil
-}
-
 // EngineBytes is the size of an engine's own part of an Area.
 const EngineBytes = 4 << 20
 
@@ -107,14 +100,34 @@ type area struct {
 	engine [EngineBytes]byte
 }
 
-// newArea maps an area. Sound: the mapping is page-aligned, zeroed and larger than an area, which holds
+const (
+	hugePage  = 2 << 20 // the size of the host's large pages
+	areaBytes = (unsafe.Sizeof(area{}) + mem.PageSize - 1) &^ (mem.PageSize - 1)
+)
+
+// newArea maps an area, in large pages if the host gives them: a guest that reads all over its memory reads all over
+// the TLBs, too. Sound: what is kept of the mapping is aligned, zeroed and larger than an area, which holds
 // no Go pointers. The caller flushes the TLBs before use.
 func newArea() (*area, error) {
-	p, err := mapAnonymous(unsafe.Sizeof(area{}))
-	return (*area)(p), err
+	p, err := unix.MmapPtr(-1, 0, nil, areaBytes+hugePage, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("mapping %d bytes: %w", areaBytes+hugePage, err)
+	}
+	before := -uintptr(p) % hugePage
+	a := unsafe.Add(p, before)
+	if before > 0 {
+		err = unix.MunmapPtr(p, before)
+	}
+	err = errors.Join(err, unix.MunmapPtr(unsafe.Add(a, areaBytes), hugePage-before))
+	if err != nil {
+		return nil, fmt.Errorf("mapping %d bytes: %w", areaBytes, err)
+	}
+	// A host without large pages is only slower.
+	_ = unix.Madvise(unsafe.Slice((*byte)(a), areaBytes), unix.MADV_HUGEPAGE)
+	return (*area)(a), nil
 }
 
-func freeArea(a *area) error { return unix.MunmapPtr(unsafe.Pointer(a), unsafe.Sizeof(*a)) }
+func freeArea(a *area) error { return unix.MunmapPtr(unsafe.Pointer(a), areaBytes) }
 
 // Layout returns where generated code finds the processor's state. Sound: an area does not move.
 func (c *CPU) Layout() Layout {

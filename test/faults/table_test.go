@@ -87,6 +87,8 @@ var rows = []row{
 	{"… late", []string{"irq:do=delay,by=3s,line=14,times=1@$file@ioread:$lba"}, false},
 	{"… spurious", []string{"irq:do=spurious,vector=0x60@$hello"}, false},
 	{"… lost, of the timer", []string{"irq:do=lose,source=timer,times=1@$hello"}, false},
+	{"Bus: the drive's status register does not answer, three times", []string{"bus:port=0x1f7,ops=read,times=3@$file@ioread:$lba"}, false},
+	{"… a bit of it flips, once", []string{"bus:port=0x1f7,do=flip,ops=read,bit=0,times=1@$file@ioread:$lba"}, false},
 	{"Clock: the TSC jumps forward", []string{"clock:by=10s@$hello"}, false},
 	{"… all clocks jump", []string{"clock:of=time,by=100s@$hello"}, false},
 }

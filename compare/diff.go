@@ -195,16 +195,17 @@ func related(a, b *replay.Player) error {
 	return nil
 }
 
-// lastEqual returns the position of the last common mark up to which all are equal.
-func lastEqual(a, b *replay.Player) (step uint64) {
+// lastEqual returns the position of the last common mark up to which all are equal. any is false
+// where not even the first is: the runs began with other files or another command line.
+func lastEqual(a, b *replay.Player) (step uint64, any bool) {
 	x, y := a.Marks(), b.Marks()
 	for i := range min(len(x), len(y)) {
 		if x[i].Step != y[i].Step || x[i].Memory != y[i].Memory || !slices.Equal(x[i].Devices, y[i].Devices) {
 			break
 		}
-		step = x[i].Step
+		step, any = x[i].Step, true
 	}
-	return step
+	return step, any
 }
 
 // differ is a Diff at work.

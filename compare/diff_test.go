@@ -288,3 +288,18 @@ func TestAllProcessorStateIsCompared(t *testing.T) {
 		*a.State = saved
 	}
 }
+
+// Runs of one machine that begin with another command line have no past in common, not even step 0.
+func TestOtherCommandLine(t *testing.T) {
+	r := diff(t, recorded.Golden(t, 3), recorded.Golden(t, 4))
+	if r.Equal || r.First == nil || len(r.Injected) > 0 {
+		t.Fatalf("equal %v, first %+v, injected %+v", r.Equal, r.First, r.Injected)
+	}
+	// The first instruction that made something of it read the command line: long before any output.
+	if f := r.First; f.Step == 0 || f.Step > 100_000 || len(f.Registers)+len(f.Words) == 0 {
+		t.Errorf("the first divergence is at step %d, in %+v and %+v", f.Step, f.Registers, f.Words)
+	}
+	if r.Output == nil {
+		t.Error("the consoles are equal, with a round more")
+	}
+}

@@ -191,7 +191,8 @@ func Because(r *Report, golden, faulty *replay.Player, opt Options) (*Explanatio
 	defer s.tf.Close()
 	steps, _ := strikes(golden, faulty)
 	if len(steps) == 0 {
-		steps = []uint64{lastEqual(golden, faulty)}
+		equal, _ := lastEqual(golden, faulty)
+		steps = []uint64{equal}
 	}
 	s.start = max(steps[0], golden.Start(), faulty.Start())
 	s.strikes = append(steps, s.start)

@@ -85,7 +85,7 @@ func (p *pair) seek(step uint64) error {
 
 // together is seek to a step up to which the runs share their past, if shared; then one replay serves both.
 func (p *pair) together(step uint64, shared bool) error {
-	if shared && lastEqual(p.g, p.f) >= lastMark(p.f, step) {
+	if equal, any := lastEqual(p.g, p.f); shared && any && equal >= lastMark(p.f, step) {
 		if err := p.g.Seek(step); err != nil {
 			return err
 		}
@@ -449,7 +449,8 @@ func strikes(golden, faulty *replay.Player) (steps []uint64, faults []*vmm.Event
 // steps: there, or without any at their last equal position, and never before both begin.
 func begins(golden, faulty *replay.Player, steps []uint64) []uint64 {
 	if len(steps) == 0 {
-		steps = []uint64{lastEqual(golden, faulty)}
+		equal, _ := lastEqual(golden, faulty)
+		steps = []uint64{equal}
 	}
 	first := max(golden.Start(), faulty.Start())
 	for i := range steps {

@@ -472,12 +472,7 @@ func (t *translator) lookStream(s *stream, bail *label) {
 	}
 	a.mov(s.addend, hRAX)
 	a.mov32(hR11, hRAX)
-	a.bytes(0x41, 0xc1, 0xeb, 7) // shr r11d, 7
-	a.aluImm(4, 4, hR11, tlbIndexMask)
-	a.bytes(0x48, 0x25) // and rax, -4096
-	a.imm32(-mem.PageSize)
-	a.rm(ins{op: 0x3b, size: 8}, hRAX, memop{base: hRSP, index: hR11, disp: t.view + tagDisp(s.write)})
-	a.jcc(ccNE, bail)
+	addend := t.lookUp(s.write, bail)
 	most := mem.PageSize - (s.hi - s.lo)
 	a.mov32(hRAX, s.addend)
 	a.bytes(0x25) // and eax, 4095
@@ -499,7 +494,7 @@ func (t *translator) lookStream(s *stream, bail *label) {
 		a.rr(ins{op: 0x3b, size: 8}, hRAX, hR10)
 		a.rr(ins{op: 0x0f40 | ccB, size: 8}, hR10, hRAX) // cmovb
 	}
-	a.load(hR11, memop{base: hRSP, index: hR11, disp: t.view + 16})
+	a.load(hR11, addend)
 	switch {
 	case s.fixed:
 		a.lea(s.addend, memop{base: s.addend, index: hR11, disp: -s.lo})

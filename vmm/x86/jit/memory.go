@@ -95,6 +95,20 @@ func tagDisp(write bool) int32 {
 	return 0
 }
 
+// lookUp looks in the TLB for the page with the address in R11, of which the lower half is enough, where the
+// address in RAX must lie too. It returns where what makes its addresses the host's is, which needs R11. The branch
+// to slow comes last; RAX is the page.
+func (t *translator) lookUp(write bool, slow *label) (addend memop) {
+	a := &t.a
+	a.bytes(0x41, 0xc1, 0xeb, 7) // shr r11d, 7
+	a.aluImm(4, 4, hR11, tlbIndexMask)
+	a.bytes(0x48, 0x25) // and rax, -4096
+	a.imm32(-mem.PageSize)
+	a.rm(ins{op: 0x3b, size: 8}, hRAX, memop{base: hRSP, index: hR11, disp: t.view + tagDisp(write)})
+	a.jcc(ccNE, slow)
+	return memop{base: hRSP, index: hR11, disp: t.view + 16}
+}
+
 func (t *translator) translateAddress(base int, disp int32, size int, write, align bool, slow *label) memop {
 	a := &t.a
 	if disp == 0 {
@@ -111,14 +125,9 @@ func (t *translator) translateAddress(base int, disp int32, size int, write, ali
 		a.bytes(0x41, 0xf6, 0xc3, 15) // test r11b, 15
 		a.jcc(ccNE, slow)
 	}
-	a.bytes(0x41, 0xc1, 0xeb, 7) // shr r11d, 7
-	a.aluImm(4, 4, hR11, tlbIndexMask)
-	a.bytes(0x48, 0x25) // and rax, -4096
-	a.imm32(-mem.PageSize)
-	a.rm(ins{op: 0x3b, size: 8}, hRAX, memop{base: hRSP, index: hR11, disp: t.view + tagDisp(write)})
-	a.jcc(ccNE, slow)
+	addend := t.lookUp(write, slow)
 	site := len(a.b) - 4
-	a.load(hR11, memop{base: hRSP, index: hR11, disp: t.view + 16})
+	a.load(hR11, addend)
 	if size <= accessMax {
 		t.noteAccess(slow, site, size, beside{base: int8(base), at: uint64(disp), write: write})
 	}

@@ -119,24 +119,11 @@ func (t *translator) scan(size int) bool {
 }
 
 func (t *translator) popcnt(size int) bool {
-	a, in := &t.a, t.in
 	if size < 4 {
 		return false
 	}
-	i := ins{pre: 0xf3, op: 0x0fb8, size: size}
-	if in.IsMem {
-		m, ok := t.guest(in, size, false, false)
-		if !ok {
-			return false
-		}
-		r, done := t.set(in.Reg, hRAX)
-		a.rm(i, r, m)
-		done()
-	} else {
-		s := t.src(in.RM, hRAX)
-		r, done := t.set(in.Reg, hRAX)
-		a.rr(i, r, s)
-		done()
+	if !t.setFromRM(ins{pre: 0xf3, op: 0x0fb8, size: size}, size, func() {}) {
+		return false
 	}
 	t.wrote(flagsAll)
 	return true

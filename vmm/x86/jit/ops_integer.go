@@ -363,7 +363,7 @@ func (t *translator) moveConst(g uint8, size int, v uint64) bool {
 
 // extend emits MOVZX, MOVSX and MOVSXD.
 func (t *translator) extend(size int) bool {
-	a, in := &t.a, t.in
+	in := t.in
 	i := ins{size: size}
 	from := 1
 	switch in.Op {
@@ -381,20 +381,29 @@ func (t *translator) extend(size int) bool {
 	if size < 4 {
 		return false
 	}
+	return t.setFromRM(i, from, func() {})
+}
+
+// setFromRM emits an instruction that reads its r/m operand, of size bytes, and writes its register operand,
+// with what follows it: an immediate.
+func (t *translator) setFromRM(i ins, size int, immediate func()) bool {
+	a, in := &t.a, t.in
 	if in.IsMem {
-		m, ok := t.guest(in, from, false, false)
+		m, ok := t.guest(in, size, false, false)
 		if !ok {
 			return false
 		}
 		r, done := t.set(in.Reg, hRAX)
 		a.rm(i, r, m)
+		immediate()
 		done()
 		return true
 	}
 	s := t.src(in.RM, hRAX)
 	r, done := t.set(in.Reg, hRAX)
-	i.rex = from == 1 // SPL to DIL
+	i.rex = size == 1 // SPL to DIL
 	a.rr(i, r, s)
+	immediate()
 	done()
 	return true
 }

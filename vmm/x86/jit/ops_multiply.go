@@ -27,22 +27,8 @@ func (t *translator) imul(size int) bool {
 	if size < 4 {
 		return false
 	}
-	i := ins{op: 0x69, size: size}
-	if in.IsMem {
-		m, ok := t.guest(in, size, false, false)
-		if !ok {
-			return false
-		}
-		r, done := t.set(in.Reg, hRAX)
-		a.rm(i, r, m)
-		a.imm32(int32(in.Imm))
-		done()
-	} else {
-		s := t.src(in.RM, hRAX)
-		r, done := t.set(in.Reg, hRAX)
-		a.rr(i, r, s)
-		a.imm32(int32(in.Imm))
-		done()
+	if !t.setFromRM(ins{op: 0x69, size: size}, size, func() { a.imm32(int32(in.Imm)) }) {
+		return false
 	}
 	t.wrote(flagsMul)
 	return true

@@ -28,14 +28,8 @@ func (t *translator) repeat(size int) bool {
 	a.jcc(ccA, slow)
 	translate := func(base int, write bool, addend int) {
 		a.mov32(hR11, base)
-		a.bytes(0x41, 0xc1, 0xeb, 7) // shr r11d, 7
-		a.aluImm(4, 4, hR11, tlbIndexMask)
 		a.lea(hRAX, memop{base: base, index: hRCX, scale: scale, disp: -1})
-		a.bytes(0x48, 0x25) // and rax, -4096
-		a.imm32(-mem.PageSize)
-		a.rm(ins{op: 0x3b, size: 8}, hRAX, memop{base: hRSP, index: hR11, disp: t.view + tagDisp(write)})
-		a.jcc(ccNE, slow)
-		a.load(addend, memop{base: hRSP, index: hR11, disp: t.view + 16})
+		a.load(addend, t.lookUp(write, slow))
 	}
 	movs := in.Op == x86.OpMOVS
 	if movs {

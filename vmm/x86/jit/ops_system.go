@@ -327,13 +327,7 @@ func (t *translator) iret() bool {
 	a.imm32(mem.PageSize - 1)
 	a.jcc(ccNE, slow)
 	a.mov32(hR11, hRAX)
-	a.bytes(0x41, 0xc1, 0xeb, 7) // shr r11d, 7
-	a.aluImm(4, 4, hR11, tlbIndexMask)
-	entry := memop{base: hRSP, index: hR11, disp: t.view}
-	a.rm(ins{op: 0x3b, size: 8}, hRAX, entry)
-	a.jcc(ccNE, slow)
-	entry.disp += 16
-	a.load(hR11, entry)
+	a.load(hR11, t.lookUp(false, slow))
 	a.rr(ins{op: 0x03, size: 8}, hR11, hRAX)
 	a.rm(ins{op: 0x0fb7, size: 4}, hRAX, at(hRSP, offGDTLim))
 	a.aluImm(7, 4, hRAX, mem.PageSize-1)

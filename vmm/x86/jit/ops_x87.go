@@ -113,18 +113,6 @@ func storeVectors(a *asm) {
 	a.extm(ins{op: 0x0fae, size: 4}, 3, at(hRSP, offFX+fxCSR)) // stmxcsr
 }
 
-// needX87 makes sure that the x87 unit is loaded before the instruction, and that the guest may use it.
-func (t *translator) needX87() {
-	if t.x87 {
-		return
-	}
-	t.saveFlags()
-	t.slowExit()
-	t.loadUnit(offX87, t.e.loadX87, t.id)
-	t.clobbered()
-	t.x87 = true
-}
-
 // emitX87 translates x87 instructions: most stay what they are.
 func (t *translator) emitX87() bool {
 	a, in := &t.a, t.in

@@ -300,15 +300,20 @@ func (t *translator) finishSlow() {
 }
 
 // needVectors makes sure that the vector registers are loaded before the instruction, and that the guest may use them.
-func (t *translator) needVectors() {
-	if t.sse {
+func (t *translator) needVectors() { t.need(&t.sse, offXMM, t.e.loadXMM) }
+
+// needX87 is needVectors for the x87 unit.
+func (t *translator) needX87() { t.need(&t.x87, offX87, t.e.loadX87) }
+
+func (t *translator) need(has *bool, loaded int32, common int) {
+	if *has {
 		return
 	}
 	t.saveFlags()
 	t.slowExit()
-	t.loadUnit(offXMM, t.e.loadXMM, t.id)
+	t.loadUnit(loaded, common, t.id)
 	t.clobbered()
-	t.sse = true
+	*has = true
 }
 
 // loadUnit loads the vector registers or the x87 unit, by common code, unless the byte at loaded says that they are; id is

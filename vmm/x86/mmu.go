@@ -22,7 +22,7 @@ const (
 	pteAddr  = physMask &^ 0xfff
 
 	allAddresses = 1<<64 - 1
-	lowerHalf    = 1<<47 - 1
+	LowerHalf    = 1<<47 - 1
 )
 
 // Page-table entry bits (SDM Vol. 3A 4.5).
@@ -251,7 +251,7 @@ func (c *CPU) flushCode(first, last uint64) {
 			}
 			continue
 		}
-		if u == 0 && last <= lowerHalf && !c.mmu.lowCode {
+		if u == 0 && last <= LowerHalf && !c.mmu.lowCode {
 			continue
 		}
 		c.mmu.filledCode[u].sweep(itlbSize, func(i int) bool {
@@ -262,7 +262,7 @@ func (c *CPU) flushCode(first, last uint64) {
 			return e.tag != tlbNone
 		})
 	}
-	if first == 0 && last >= lowerHalf {
+	if first == 0 && last >= LowerHalf {
 		c.mmu.lowCode = false
 	}
 	if c.CodeFlushed != nil {
@@ -300,7 +300,7 @@ func (c *CPU) SetCR3(v uint64) {
 	case c.SpaceChanged != nil:
 		c.SpaceChanged(left, m.epoch)
 	case c.CodeFlushed != nil:
-		c.CodeFlushed(0, lowerHalf)
+		c.CodeFlushed(0, LowerHalf)
 	}
 }
 
@@ -313,7 +313,7 @@ func (c *CPU) flushRange(first, last uint64) {
 	}
 	c.Counts.RangeFlushes++
 	for v := range viewSlow { // that one is empty
-		if v == viewSuper && last <= lowerHalf && !m.low {
+		if v == viewSuper && last <= LowerHalf && !m.low {
 			continue
 		}
 		if n := (last - first) >> mem.PageShift; n < 1024 {
@@ -425,7 +425,7 @@ func (c *CPU) noteTable(off uint64, va uint64, level uint8) {
 		// It served another place before: nothing may remain from there.
 		c.flushTable(t)
 	}
-	if t.level != 0 && t.va <= lowerHalf && t.epoch != m.epoch {
+	if t.level != 0 && t.va <= LowerHalf && t.epoch != m.epoch {
 		m.giveUp(t.epoch)
 	}
 	*t = tableInfo{va: va, level: level, epoch: m.epoch}
@@ -506,7 +506,7 @@ func (c *CPU) idle(off uint64, t *tableInfo) bool {
 		root, ok := c.RAM.Offset(c.CR3 & pteAddr)
 		return ok && root != off&^(mem.PageSize-1)
 	}
-	return t.level != 0 && t.va <= lowerHalf && t.epoch != c.mmu.epoch
+	return t.level != 0 && t.va <= LowerHalf && t.epoch != c.mmu.epoch
 }
 
 // forgetTable forgets what a table may have said, and takes the flag from its page, which the next walk that reads it puts back.
@@ -729,7 +729,7 @@ func (m *mmu) setCode(user int, e *itlbEntry, v itlbEntry) {
 		m.filledCode[user].add(v.tag >> mem.PageShift % itlbSize)
 	}
 	*e = v
-	m.lowCode = m.lowCode || user == 0 && v.tag <= lowerHalf
+	m.lowCode = m.lowCode || user == 0 && v.tag <= LowerHalf
 }
 
 // CodeOffset is FetchPage for an engine that fetches nothing yet: it returns the offset

@@ -77,7 +77,7 @@ func (m *mmu) leaveSpace(root uint64) {
 		t := &m.data[v]
 		leave := func(i int) bool {
 			e := &t[i]
-			if e.read <= lowerHalf && e.read != tlbNone {
+			if e.read <= LowerHalf && e.read != tlbNone {
 				if len(s.data[v]) < spaceEntries {
 					s.data[v] = append(s.data[v], spaceEntry{*e, uint16(i)})
 				}
@@ -102,7 +102,7 @@ func (m *mmu) leaveSpace(root uint64) {
 		t := &m.code[u]
 		m.filledCode[u].sweep(itlbSize, func(i int) bool {
 			e := &t[i]
-			if e.tag <= lowerHalf && e.tag != tlbNone {
+			if e.tag <= LowerHalf && e.tag != tlbNone {
 				s.code[u] = append(s.code[u], *e)
 				e.tag = tlbNone
 			}

@@ -22,7 +22,6 @@ const (
 	hotDefault = 1        // visits of a block before it is translated: decoding it for the interpreter costs more
 	jumpSlots  = 65536    // of each table of jump targets
 	tableSlots = 1 << 16
-	lowerHalf  = 1<<47 - 1
 	numModes   = 3 // ViewSuper, ViewUser, ViewSuperAC
 )
 
@@ -212,7 +211,7 @@ func New(c *x86.CPU, in *interp.Engine) (*Engine, error) {
 	}
 	c.SpaceChanged = func(old, new uint64) {
 		e.spaceChanged(old, new)
-		flushed(0, lowerHalf)
+		flushed(0, x86.LowerHalf)
 	}
 	in.Dropped = e.flush
 	return e, nil

@@ -2,6 +2,8 @@
 
 package jit
 
+import "refault/vmm/x86"
+
 const (
 	// spacesMax is how many address spaces are remembered besides the one in use.
 	spacesMax = 8
@@ -30,7 +32,7 @@ type spaceSlot struct {
 // spaceChanged puts aside what is known of the lower half, and back what was known of the new one. Blocks that were
 // dropped meanwhile are harmless: their entries say so.
 func (e *Engine) spaceChanged(old, new uint64) {
-	if e.current <= lowerHalf {
+	if e.current <= x86.LowerHalf {
 		e.remap = true
 	}
 	s := &e.spaces.all[e.spaces.next]
@@ -44,7 +46,7 @@ func (e *Engine) spaceChanged(old, new uint64) {
 			break
 		}
 		for _, i := range f.at[:f.n] {
-			if t[i].rip <= lowerHalf { // it may be listed twice
+			if t[i].rip <= x86.LowerHalf { // it may be listed twice
 				s.slots[m] = append(s.slots[m], spaceSlot{t[i], i})
 				t[i].rip = noTarget(int(i))
 			}

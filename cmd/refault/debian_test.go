@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"debug/elf"
 	"encoding/json"
 	"path/filepath"
@@ -17,13 +16,7 @@ import (
 // TestDebian is the main job, end to end, on Debian's kernel: what its own log says of
 // each fault, where each run diverges, and that every recording replays.
 func TestDebian(t *testing.T) {
-	if testing.Short() {
-		t.Skip("boots Linux")
-	}
-	img, err := guest.Build(context.Background(), "../../"+guest.Dir, func(s string) { t.Log(s) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	img := guest.ForTest(t)
 	dir := t.TempDir()
 	out := must(t, "demo", "--dir", dir, "--kernel", img.Kernel, "--initrd", img.Initrd, "--disk", img.Disk, "--append", guest.Demo)
 	at := 0

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"path/filepath"
 	"regexp"
@@ -52,13 +51,7 @@ func dmaWrites(t *testing.T, rec string) (all []diskWrite) {
 // TestDebianDiskWrites: Debian writes files, and what goes wrong on the way to the disk is found on the
 // disk: a bit of the page cache, and a write that a drive loses.
 func TestDebianDiskWrites(t *testing.T) {
-	if testing.Short() {
-		t.Skip("boots Linux")
-	}
-	img, err := guest.Build(context.Background(), "../../"+guest.Dir, func(s string) { t.Log(s) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	img := guest.ForTest(t)
 	dir := t.TempDir()
 	golden := filepath.Join(dir, "golden.rec")
 	must(t, "record", "-o", golden, "--kernel", img.Kernel, "--initrd", img.Initrd, "--disk", img.Disk, "--append", guest.Stress+":files", "--input", "none")

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -103,13 +102,7 @@ type bench struct {
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("boots Linux")
-	}
-	img, err := guest.Build(context.Background(), "../../"+guest.Dir, func(s string) { t.Log(s) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	img := guest.ForTest(t)
 	b := &bench{dir: t.TempDir()}
 	dir := filepath.Join(b.dir, "golden.rec")
 	s := &replay.Setup{Kernel: img.Kernel, Initrd: img.Initrd, Disks: []string{img.Disk}, CommandLine: guest.Demo, MemoryBytes: 256 << 20, Clock: replay.ClockVirtual, RTCStartUnix: 1_700_000_000}

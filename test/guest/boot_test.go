@@ -1,7 +1,6 @@
 package guest
 
 import (
-	"context"
 	"os"
 	"strings"
 	"testing"
@@ -74,20 +73,8 @@ func (c console) find(t *testing.T, what string, from int) (step uint64, end int
 	return c.steps[end-1], end
 }
 
-func built(t *testing.T) *Image {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("boots Linux")
-	}
-	img, err := Build(context.Background(), "../../"+Dir, func(s string) { t.Log(s) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return img
-}
-
 func TestDemo(t *testing.T) {
-	img := built(t)
+	img := ForTest(t)
 	for _, k := range []struct{ name, kernel, initrd string }{{"amd64", img.Kernel, img.Initrd}, {"cloud-amd64", img.CloudKernel, img.CloudInitrd}} {
 		t.Run(k.name, func(t *testing.T) {
 			log := boot(t, k.kernel, k.initrd, img.Disk, Demo, 6e9)
@@ -107,7 +94,7 @@ func TestDemo(t *testing.T) {
 }
 
 func TestStress(t *testing.T) {
-	img := built(t)
+	img := ForTest(t)
 	log := boot(t, img.Kernel, img.Initrd, img.Disk, Stress, 20e9)
 	_, at := log.find(t, "\nstress: done\nguest: stress: exit status 0\n", 0)
 	log.find(t, SaysDone, at)
@@ -115,7 +102,7 @@ func TestStress(t *testing.T) {
 
 // TestBench checks that the pieces of work give in the guest what they give on the host: bench compares checksums itself.
 func TestBench(t *testing.T) {
-	img := built(t)
+	img := ForTest(t)
 	for _, work := range []string{"sort", "extended", "pipes"} {
 		t.Run(work, func(t *testing.T) {
 			log := boot(t, img.CloudKernel, img.CloudInitrd, img.Disk, Bench(work), 10e9)

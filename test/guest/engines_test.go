@@ -13,7 +13,7 @@ import (
 // TestEnginesAgree boots Debian on the interpreter and on the translator side by
 // side, and compares the processors every so often, and all of memory now and then.
 func TestEnginesAgree(t *testing.T) {
-	img := built(t)
+	img := ForTest(t)
 	kernel, err := os.ReadFile(img.Kernel)
 	if err != nil {
 		t.Fatal(err)

@@ -165,7 +165,7 @@ func TestDisk(t *testing.T) {
 
 // TestBuild builds from the packages that another build has fetched: twice the same, and not again without need.
 func TestBuild(t *testing.T) {
-	img := built(t)
+	img := ForTest(t)
 	first := filepath.Dir(img.Kernel)
 	dir := t.TempDir()
 	if err := os.Symlink(filepath.Join(first, "packages"), filepath.Join(dir, "packages")); err != nil {
@@ -226,7 +226,7 @@ func TestBuild(t *testing.T) {
 
 // TestProgramsOnHost: the programs run on the host as they do in the guest.
 func TestProgramsOnHost(t *testing.T) {
-	img := built(t)
+	img := ForTest(t)
 	for _, work := range Works {
 		if out, err := exec.Command(filepath.Join(img.Programs, "bench"), work).CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "bench: "+work+": checksum ") {
 			t.Errorf("bench %s: %v\n%s", work, err, out)

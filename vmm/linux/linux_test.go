@@ -3,7 +3,6 @@ package linux
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"errors"
 	"os"
 	"slices"
@@ -19,13 +18,7 @@ import (
 
 // The demo guest's processes while hello runs.
 func TestDebian(t *testing.T) {
-	if testing.Short() {
-		t.Skip("boots Linux")
-	}
-	img, err := guest.Build(context.Background(), "../../"+guest.Dir, func(s string) { t.Log(s) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	img := guest.ForTest(t)
 	kernel, err := os.ReadFile(img.Kernel)
 	if err != nil {
 		t.Fatal(err)

@@ -62,26 +62,27 @@ func (c *CPU) lookup(va uint64, n int, kind Access) (pa, off uint64, ram bool) {
 		m.low = true
 		m.filledLow.add(va >> mem.PageShift % tlbSize)
 	}
+	tag := page
 	if looked {
-		page |= partial
+		tag ^= lookedTag
 	}
 	e := &m.view[va>>mem.PageShift%tlbSize]
 	addend := c.hostAddr(off) - va
-	if e.read != page || e.addend != addend {
+	if e.tag&^(tagReadOnly|tagNoted) != tag || e.addend != addend {
 		c.Counts.Misses++
-		if e.read == tlbNone {
+		if e.empty() {
 			m.filled[m.viewID].add(va >> mem.PageShift % tlbSize)
 		}
-		*e = tlbEntry{read: page, write: tlbNone, addend: addend, noted: tlbNone}
+		*e = tlbEntry{tag: tag | tagReadOnly, addend: addend}
 	}
 	if kind == Write && p.writable {
 		switch {
 		case f&(mem.Code|mem.Table) == 0:
 			c.RAM.SetDirty(off) // the stores that this entry grants will not tell
 			m.noteGrant(off, uint32(va>>mem.PageShift%tlbSize))
-			e.write = page
+			e.tag = tag
 		case !looked:
-			e.noted = page
+			e.tag = tag | tagReadOnly | tagNoted
 		}
 	}
 	return p.pa, off, true

@@ -19,7 +19,7 @@ func (e *tlbEntry) host(va uint64) unsafe.Pointer { return unsafe.Add(nil, e.add
 
 // Load8 reads a byte at linear address va.
 func (c *CPU) Load8(va uint64) uint8 {
-	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.read == va&^(mem.PageSize-1) {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.reads(va) {
 		return *(*uint8)(e.host(va))
 	}
 	return uint8(c.loadSlow(va, 1))
@@ -27,7 +27,7 @@ func (c *CPU) Load8(va uint64) uint8 {
 
 // Load16 reads two bytes at linear address va.
 func (c *CPU) Load16(va uint64) uint16 {
-	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.read == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-2 {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.reads(va) && va%mem.PageSize <= mem.PageSize-2 {
 		return binary.LittleEndian.Uint16((*[2]byte)(e.host(va))[:])
 	}
 	return uint16(c.loadSlow(va, 2))
@@ -35,7 +35,7 @@ func (c *CPU) Load16(va uint64) uint16 {
 
 // Load32 reads four bytes at linear address va.
 func (c *CPU) Load32(va uint64) uint32 {
-	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.read == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-4 {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.reads(va) && va%mem.PageSize <= mem.PageSize-4 {
 		return binary.LittleEndian.Uint32((*[4]byte)(e.host(va))[:])
 	}
 	return uint32(c.loadSlow(va, 4))
@@ -43,7 +43,7 @@ func (c *CPU) Load32(va uint64) uint32 {
 
 // Load64 reads eight bytes at linear address va.
 func (c *CPU) Load64(va uint64) uint64 {
-	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.read == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-8 {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.reads(va) && va%mem.PageSize <= mem.PageSize-8 {
 		return binary.LittleEndian.Uint64((*[8]byte)(e.host(va))[:])
 	}
 	return c.loadSlow(va, 8)
@@ -51,7 +51,7 @@ func (c *CPU) Load64(va uint64) uint64 {
 
 // Store8 writes a byte at linear address va.
 func (c *CPU) Store8(va uint64, v uint8) {
-	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.write == va&^(mem.PageSize-1) {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.writes(va) {
 		*(*uint8)(e.host(va)) = v
 		return
 	}
@@ -60,7 +60,7 @@ func (c *CPU) Store8(va uint64, v uint8) {
 
 // Store16 writes two bytes at linear address va.
 func (c *CPU) Store16(va uint64, v uint16) {
-	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.write == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-2 {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.writes(va) && va%mem.PageSize <= mem.PageSize-2 {
 		binary.LittleEndian.PutUint16((*[2]byte)(e.host(va))[:], v)
 		return
 	}
@@ -69,7 +69,7 @@ func (c *CPU) Store16(va uint64, v uint16) {
 
 // Store32 writes four bytes at linear address va.
 func (c *CPU) Store32(va uint64, v uint32) {
-	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.write == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-4 {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.writes(va) && va%mem.PageSize <= mem.PageSize-4 {
 		binary.LittleEndian.PutUint32((*[4]byte)(e.host(va))[:], v)
 		return
 	}
@@ -78,7 +78,7 @@ func (c *CPU) Store32(va uint64, v uint32) {
 
 // Store64 writes eight bytes at linear address va.
 func (c *CPU) Store64(va uint64, v uint64) {
-	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.write == va&^(mem.PageSize-1) && va%mem.PageSize <= mem.PageSize-8 {
+	if e := &c.mmu.view[va>>mem.PageShift%tlbSize]; e.writes(va) && va%mem.PageSize <= mem.PageSize-8 {
 		binary.LittleEndian.PutUint64((*[8]byte)(e.host(va))[:], v)
 		return
 	}
@@ -144,15 +144,14 @@ func (c *CPU) EngineArea() *[EngineBytes]byte { return &c.area.engine }
 // writable reports whether a store at va would take the fast path.
 func (c *CPU) writable(va uint64, n int) bool {
 	e := &c.mmu.view[va>>mem.PageShift%tlbSize]
-	page := va &^ (mem.PageSize - 1)
-	return (e.write == page || e.noted == page) && va%mem.PageSize <= mem.PageSize-uint64(n)
+	return (e.writes(va) || e.notes(va)) && va%mem.PageSize <= mem.PageSize-uint64(n)
 }
 
 // notedOffset returns the offset into RAM of va where an entry grants a write that NoteWrite has to hear of. Sound: such
 // an entry was made from an address within the mapping, as all are.
 func (c *CPU) notedOffset(va uint64) (off uint64, ok bool) {
 	e := &c.mmu.view[va>>mem.PageShift%tlbSize]
-	if e.noted != va&^(mem.PageSize-1) {
+	if !e.notes(va) {
 		return 0, false
 	}
 	off = e.addend + va - c.hostAddr(0)
@@ -164,11 +163,7 @@ func (c *CPU) notedOffset(va uint64) (off uint64, ok bool) {
 // access that is not to it.
 func (c *CPU) HostSpan(va uint64, n int, kind Access) []byte {
 	e := &c.mmu.view[va>>mem.PageShift%tlbSize]
-	tag := e.read
-	if kind == Write {
-		tag = e.write
-	}
-	if tag != va&^(mem.PageSize-1) {
+	if !e.reads(va) || kind == Write && !e.writes(va) {
 		return nil
 	}
 	return unsafe.Slice((*byte)(e.host(va)), n)

@@ -16,7 +16,7 @@ import (
 
 const (
 	tlbSize  = 32768
-	tlbNone  = 1         // a tag that matches no page address
+	tlbNone  = 1         // a tag of code that matches no page address
 	itlbSize = 2048      // instruction pages
 	physMask = 1<<40 - 1 // MAXPHYADDR is 40
 	pteAddr  = physMask &^ 0xfff
@@ -57,15 +57,52 @@ const (
 	numViews
 )
 
-// tlbEntry maps one page of linear addresses. Tags are page addresses, or tlbNone.
-// noted grants writes that NoteWrite hears of: the page is a table, or holds code.
+// tlbEntry maps one page of linear addresses. Its tag is the page's address, with flags in the low bits: an access
+// that reads compares all but those, one that writes compares all. So half a cache line of entries does for
+// as much memory as a large page.
 type tlbEntry struct {
-	read, write uint64
-	addend      uint64 // host address minus linear address
-	noted       uint64
+	tag    uint64
+	addend uint64 // host address minus linear address
 }
 
-func (e *tlbEntry) forget() { e.read, e.write, e.noted = tlbNone, tlbNone, tlbNone }
+// Flags of a tag.
+const (
+	tagReadOnly = 1 << iota // writes are not granted
+	tagNoted                // with tagReadOnly: but those that NoteWrite hears of, since the page is a table or holds code
+	tagLooked               // the entry is good only beside what is looked at (beside); its address is that of the page's neighbour
+	tagEmpty                // of no page; its address is that of another entry's page
+
+	tagFlags = mem.PageSize - 1
+	// lookedTag is what the tag of an entry that grants accesses beside what is looked at differs in from the page's address.
+	lookedTag = mem.PageSize | tagLooked
+	// emptyTag is what the tag of an empty entry differs in from the address of the first of its pages.
+	emptyTag = 2*mem.PageSize | tagEmpty
+)
+
+// forget empties the entry, which is the i-th of its view.
+func (e *tlbEntry) forget(i uint64) { e.tag = i%tlbSize<<mem.PageShift ^ emptyTag }
+
+func (e *tlbEntry) empty() bool { return e.tag&tagEmpty != 0 }
+
+// page returns the page of an entry that is not empty.
+func (e *tlbEntry) page() uint64 {
+	if e.tag&tagLooked != 0 {
+		return e.tag&^tagFlags ^ mem.PageSize
+	}
+	return e.tag &^ tagFlags
+}
+
+// says reports whether the entry says something of linear addresses from first to last.
+func (e *tlbEntry) says(first, last uint64) bool {
+	return !e.empty() && e.page() >= first && e.page() <= last
+}
+
+// reads and writes report whether the entry grants reading or writing at va.
+func (e *tlbEntry) reads(va uint64) bool  { return (e.tag^va)&^tagFlags == 0 }
+func (e *tlbEntry) writes(va uint64) bool { return e.tag == va&^tagFlags }
+
+// notes reports whether the entry grants writes at va that NoteWrite hears of.
+func (e *tlbEntry) notes(va uint64) bool { return e.tag == va&^tagFlags|tagReadOnly|tagNoted }
 
 type itlbEntry struct {
 	tag uint64
@@ -82,8 +119,9 @@ type tlbs struct {
 type Layout struct {
 	// State is the address of the State; the rest are offsets from it.
 	State uintptr
-	// Views are the data TLBs, by CPU.View: arrays of TLBEntries entries of 32 bytes, each with the tag
-	// for reading, the tag for writing (page addresses) and what makes a linear address a host address.
+	// Views are the data TLBs, by CPU.View: arrays of TLBEntries entries of TLBEntryBytes bytes, each with a tag, which is the page's
+	// address where writing is granted, too, and differs from it in the low 12 bits where it is not, and what makes a linear
+	// address a host address.
 	Views [numViews]int
 	// Engine is the engine's own EngineBytes.
 	Engine int
@@ -98,8 +136,11 @@ const (
 	ViewSlow   = viewSlow
 	NumViews   = numViews
 	TLBEntries = tlbSize
-	// LookedTag is set in the tags of an entry that is good only for accesses beside what is looked at.
-	LookedTag = partial
+	// TLBEntryBytes is the size of each.
+	TLBEntryBytes = 16
+	// LookedTag is what the tag of an entry that is good only for accesses beside what is looked at differs in from the page's
+	// address; where it does not grant writing, it differs in more of the low 12 bits.
+	LookedTag = lookedTag
 )
 
 // View returns which of the data TLBs holds under the current privilege.
@@ -195,10 +236,10 @@ func (m *mmu) forgetData(v int, first, last uint64) {
 	t := &m.data[v]
 	m.filled[v].sweep(tlbSize, func(i int) bool {
 		e := &t[i]
-		if e.read >= first && e.read <= last {
-			e.forget()
+		if e.says(first, last) {
+			e.forget(uint64(i))
 		}
-		return e.read != tlbNone
+		return !e.empty()
 	})
 }
 
@@ -317,9 +358,9 @@ func (c *CPU) flushRange(first, last uint64) {
 			continue
 		}
 		if n := (last - first) >> mem.PageShift; n < 1024 {
-			for i := range n + 1 {
-				if e := &m.data[v][(first>>mem.PageShift+i)%tlbSize]; e.read >= first && e.read <= last {
-					e.forget()
+			for i := first >> mem.PageShift; i <= first>>mem.PageShift+n; i++ {
+				if e := &m.data[v][i%tlbSize]; e.says(first, last) {
+					e.forget(i)
 				}
 			}
 			continue
@@ -334,8 +375,8 @@ func (c *CPU) invalidatePage(va uint64) {
 	c.Counts.PageFlushes++
 	page := va &^ (mem.PageSize - 1)
 	for v := range c.mmu.data {
-		if e := &c.mmu.data[v][va>>mem.PageShift%tlbSize]; e.read&^partial == page {
-			e.forget()
+		if e := &c.mmu.data[v][va>>mem.PageShift%tlbSize]; e.says(page, page) {
+			e.forget(va >> mem.PageShift)
 		}
 	}
 	for u := range c.mmu.code {
@@ -354,15 +395,14 @@ func (c *CPU) RevokeWrite(off uint64) {
 	m := &c.mmu
 	host := c.hostAddr(off &^ (mem.PageSize - 1))
 	watched := c.RAM.Flags(off)&mem.Watched != 0
-	revoke := func(e *tlbEntry) {
-		if e.read == tlbNone || e.read&^partial+e.addend != host {
-			return
-		}
-		if e.write != tlbNone {
-			e.noted, e.write = e.write, tlbNone
-		}
-		if watched {
-			e.forget()
+	revoke := func(v, i int) {
+		e := &m.data[v][i]
+		switch {
+		case e.empty() || e.page()+e.addend != host:
+		case watched:
+			e.forget(uint64(i))
+		case e.tag&tagReadOnly == 0:
+			e.tag |= tagReadOnly | tagNoted
 		}
 	}
 	m.revoked++
@@ -375,12 +415,12 @@ func (c *CPU) RevokeWrite(off uint64) {
 	case g == grantsMany || watched:
 		for v := range m.data {
 			m.filled[v].sweep(tlbSize, func(i int) bool {
-				revoke(&m.data[v][i])
-				return m.data[v][i].read != tlbNone
+				revoke(v, i)
+				return !m.data[v][i].empty()
 			})
 		}
 	case g != 0:
-		revoke(&m.data[(g-1)/tlbSize][(g-1)%tlbSize])
+		revoke(int(g-1)/tlbSize, int(g-1)%tlbSize)
 	}
 }
 
@@ -401,8 +441,8 @@ func (c *CPU) RevokeWrites() {
 	for v := range c.mmu.data {
 		t := &c.mmu.data[v]
 		c.mmu.filled[v].sweep(tlbSize, func(i int) bool {
-			t[i].write = tlbNone
-			return t[i].read != tlbNone
+			t[i].tag |= tagReadOnly
+			return !t[i].empty()
 		})
 	}
 }

@@ -113,18 +113,15 @@ func (c *CPU) observesData(va uint64) bool {
 	return c.observer != nil && overlap(c.observer.Data, va&^(mem.PageSize-1), va|(mem.PageSize-1))
 }
 
-// partial, in the tags of a TLB entry, says that the entry is good for accesses beside what is looked at on the page.
-const partial = 2
-
 // beside returns the offset into RAM of an access to a page with something on it that is looked at, if the access is not
 // to that and the TLB grants it.
 func (c *CPU) beside(va uint64, n int, kind Access) (off uint64, ok bool) {
 	e := &c.mmu.view[va>>mem.PageShift%tlbSize]
-	tag := e.read
-	if kind == Write {
-		tag = e.write
+	d := e.tag ^ va&^tagFlags
+	if kind != Write {
+		d &^= tagReadOnly | tagNoted
 	}
-	if tag != va&^(mem.PageSize-1)|partial {
+	if d != lookedTag {
 		return 0, false
 	}
 	off = e.addend + va - c.hostAddr(0)

@@ -77,13 +77,13 @@ func (m *mmu) leaveSpace(root uint64) {
 		t := &m.data[v]
 		leave := func(i int) bool {
 			e := &t[i]
-			if e.read <= LowerHalf && e.read != tlbNone {
+			if e.says(0, LowerHalf) {
 				if len(s.data[v]) < spaceEntries {
 					s.data[v] = append(s.data[v], spaceEntry{*e, uint16(i)})
 				}
-				e.forget()
+				e.forget(uint64(i))
 			}
-			return e.read != tlbNone
+			return !e.empty()
 		}
 		switch {
 		case v != viewSuper:
@@ -130,10 +130,10 @@ func (m *mmu) enterSpace(root uint64) {
 	for v := range s.data {
 		for _, k := range s.data[v] {
 			if s.revoked != m.revoked { // otherwise mmu.grants still has the entry
-				k.write, k.noted = tlbNone, tlbNone
+				k.tag = k.tag&^tagNoted | tagReadOnly
 			}
 			e := &m.data[v][k.i]
-			if e.read == tlbNone {
+			if e.empty() {
 				m.filled[v].add(uint64(k.i))
 			}
 			*e = k.tlbEntry

@@ -197,6 +197,12 @@ func (a *asm) aluImm(op, size, rm int, v int32) {
 	}
 }
 
+// aluImmRAX is aluImm for the whole of RAX and an immediate of more than a byte.
+func (a *asm) aluImmRAX(op int, v int32) {
+	a.bytes(0x48, byte(op<<3|5))
+	a.imm32(v)
+}
+
 // aluImmMem is aluImm with a memory operand.
 func (a *asm) aluImmMem(op, size int, m memop, v int32) {
 	switch {

@@ -69,20 +69,24 @@ func (e *Engine) goBeside(b *beside, mode uint8) {
 		a.rm(ins{op: 0x3b, size: 8}, hRAX, e.scratchAt(sLooked+16*i+8))
 		leave(ccBE)
 	}
-	entry := memop{base: hRSP, index: hR11, disp: int32(e.layout.Views[mode]) - bias}
+	entry := memop{base: hRSP, index: hR11, disp: int32(e.layout.Views[mode]) - bias} // R11 is the entry's offset
 	if b.base == hNone {
 		entry.index = hNone
-		entry.disp += int32(b.at>>mem.PageShift%x86.TLBEntries) * 32
-		a.movConst(hRAX, b.at&^(mem.PageSize-1)|x86.LookedTag)
-	} else {
-		a.aluImm(1, 8, hRAX, x86.LookedTag) // RAX is the page, and R11 the entry's offset
+		entry.disp += tlbOffset(b.at)
 	}
-	tag, addend := entry, entry
-	tag.disp += tagDisp(b.write)
-	addend.disp += 16
-	a.rm(ins{op: 0x3b, size: 8}, hRAX, tag)
+	if b.write {
+		if b.base == hNone {
+			a.movConst(hRAX, b.at&^(mem.PageSize-1))
+		}
+		a.rm(ins{op: 0x33, size: 8}, hRAX, entry)
+		a.aluImmRAX(7, x86.LookedTag)
+	} else {
+		a.aluImmRAX(4, -mem.PageSize) // it was XORed with the tag already
+		a.aluImmRAX(7, x86.LookedTag&^(mem.PageSize-1))
+	}
 	leave(ccNE)
-	a.load(hR11, addend)
+	entry.disp += tlbAdd
+	a.load(hR11, entry)
 	if b.base == hNone {
 		a.movConst(hRAX, b.at)
 		check(0)

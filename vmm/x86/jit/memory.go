@@ -51,7 +51,21 @@ func (t *translator) constant(in *guestInst) (va uint64, ok bool) {
 	return 0, false
 }
 
-const tlbIndexMask = (x86.TLBEntries - 1) << 5
+// tlbShift and tlbMask make the offset of a TLB entry of an address.
+const (
+	tlbShift = mem.PageShift - 4
+	tlbMask  = (x86.TLBEntries - 1) << 4
+	tlbAdd   = 8 // where in the entry the addend is
+)
+
+// tlbOffset is the offset of the TLB entry of va in a view.
+func tlbOffset(va uint64) int32 { return int32(va>>mem.PageShift%x86.TLBEntries) * x86.TLBEntryBytes }
+
+// testPage compares addresses in RAX, which were XORed: they are of the same page where the flags say equal.
+func (a *asm) testPage() {
+	a.bytes(0x48, 0xa9) // test rax, -4096
+	a.imm32(-mem.PageSize)
+}
 
 // guest emits the translation of the memory operand for an access of size bytes
 // through the TLB, and returns the operand of the host. It uses RAX, R10 and R11,
@@ -88,25 +102,24 @@ func (t *translator) guestStack(disp int32, size int, write bool) memop {
 	return t.translateAddress(hStack, disp, size, write, false, t.slowExit())
 }
 
-func tagDisp(write bool) int32 {
-	if write {
-		return 8
-	}
-	return 0
-}
-
 // lookUp looks in the TLB for the page with the address in R11, of which the lower half is enough, where the
 // address in RAX must lie too. It returns where what makes its addresses the host's is, which needs R11. The branch
-// to slow comes last; RAX is the page.
+// to slow comes last. RAX is garbage then, of which goBeside can make out what it needs.
 func (t *translator) lookUp(write bool, slow *label) (addend memop) {
 	a := &t.a
-	a.bytes(0x41, 0xc1, 0xeb, 7) // shr r11d, 7
-	a.aluImm(4, 4, hR11, tlbIndexMask)
-	a.bytes(0x48, 0x25) // and rax, -4096
-	a.imm32(-mem.PageSize)
-	a.rm(ins{op: 0x3b, size: 8}, hRAX, memop{base: hRSP, index: hR11, disp: t.view + tagDisp(write)})
+	a.bytes(0x41, 0xc1, 0xeb, tlbShift) // shr r11d, …
+	a.aluImm(4, 4, hR11, tlbMask)
+	entry := memop{base: hRSP, index: hR11, disp: t.view}
+	if write {
+		a.aluImmRAX(4, -mem.PageSize)
+		a.rm(ins{op: 0x3b, size: 8}, hRAX, entry)
+	} else {
+		a.rm(ins{op: 0x33, size: 8}, hRAX, entry)
+		a.testPage()
+	}
 	a.jcc(ccNE, slow)
-	return memop{base: hRSP, index: hR11, disp: t.view + 16}
+	entry.disp += tlbAdd
+	return entry
 }
 
 func (t *translator) translateAddress(base int, disp int32, size int, write, align bool, slow *label) memop {
@@ -141,18 +154,24 @@ func (t *translator) guestConst(va uint64, size int, write, align bool) (m memop
 	}
 	a := &t.a
 	slow := t.slowExit()
-	entry := t.view + int32(va>>mem.PageShift%x86.TLBEntries)*32
+	entry := at(hRSP, t.view+tlbOffset(va))
 	page := va &^ (mem.PageSize - 1)
-	if fits32(page) {
-		a.extm(ins{op: 0x81, size: 8}, 7, at(hRSP, entry+tagDisp(write)))
-		a.imm32(int32(page))
-	} else {
+	switch {
+	case !write:
 		a.movConst(hRAX, page)
-		a.rm(ins{op: 0x3b, size: 8}, hRAX, at(hRSP, entry+tagDisp(write)))
+		a.rm(ins{op: 0x33, size: 8}, hRAX, entry)
+		a.testPage()
+	case fits32(page):
+		a.extm(ins{op: 0x81, size: 8}, 7, entry)
+		a.imm32(int32(page))
+	default:
+		a.movConst(hRAX, page)
+		a.rm(ins{op: 0x3b, size: 8}, hRAX, entry)
 	}
 	a.jcc(ccNE, slow)
 	site := len(a.b) - 4
-	a.load(hR11, at(hRSP, entry+16))
+	entry.disp += tlbAdd
+	a.load(hR11, entry)
 	t.noteAccess(slow, site, size, beside{base: hNone, at: va, write: write})
 	t.clobbered()
 	if fits32(va) {

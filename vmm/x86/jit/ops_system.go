@@ -328,7 +328,7 @@ func (t *translator) iret() bool {
 	a.jcc(ccNE, slow)
 	a.mov32(hR11, hRAX)
 	a.load(hR11, t.lookUp(false, slow))
-	a.rr(ins{op: 0x03, size: 8}, hR11, hRAX)
+	a.rm(ins{op: 0x03, size: 8}, hR11, at(hRSP, offGDT))
 	a.rm(ins{op: 0x0fb7, size: 4}, hRAX, at(hRSP, offGDTLim))
 	a.aluImm(7, 4, hRAX, mem.PageSize-1)
 	a.jcc(ccA, slow)

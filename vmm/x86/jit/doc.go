@@ -68,8 +68,8 @@
 // needs to hear of, so a hit has no more to do. In all other cases the block is left
 // before the instruction has changed anything, the interpreter executes it, with all
 // that may come of it, and the block is resumed behind it if the world is still what
-// it was. A window (window.go) looks several accesses up at once, and a loop through
-// memory looks each page up once (loop.go).
+// it was. A window (window.go) looks several accesses through the same registers up
+// at once, and a loop through memory looks each page up once (loop.go).
 //
 // # What does it cost to be looked at?
 //

@@ -49,7 +49,7 @@ type scratch struct {
 	tsc            uint64 // the time-stamp counter where the budget will be spent
 	sysOK          uint32 // SYSCALL and SYSRET raise nothing
 	quiet          uint32 // no interrupt waits for IF
-	windows        [16]uint64
+	windows        [maxWindows]uint64
 	cut            uint64 // from the budget, by the second body of a loop
 	generation     uint32 // of links between pages of the upper half: another whenever such a page may lie elsewhere
 	beforeSTI      uint32 // RFLAGS as the last STI found them
@@ -71,7 +71,7 @@ const (
 	sSysOK      = sTSC + 8
 	sQuiet      = sSysOK + 4
 	sWindows    = sQuiet + 4
-	sCut        = sWindows + 16*8
+	sCut        = sWindows + maxWindows*8
 	sGeneration = sCut + 8
 	sBeforeSTI  = sGeneration + 4
 	sSysFirst   = sBeforeSTI + 4

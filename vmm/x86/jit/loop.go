@@ -301,7 +301,8 @@ func (t *translator) branchBack(cc byte) {
 				continue
 			}
 			t.loop = &t.plan
-			t.re, t.sse, t.x87, t.windows, t.kept = re, sse, x87, [16]window{}, keptNone
+			t.re, t.sse, t.x87, t.windows = re, sse, x87, [maxWindows]window{}
+			t.loseAll()
 			t.loop.refused = false
 			t.secondBody(carry)
 			refused := t.loop.refused
@@ -358,7 +359,7 @@ func (t *translator) secondBody(carry bool) {
 	t.fl = flagState{again: carry, mem: !carry}
 	first, re := t.fl, t.re
 	for l.copy = range l.copies {
-		t.kept = keptNone
+		t.loseAll()
 		for t.i = range t.insts {
 			if t.instruction(); l.refused {
 				return

@@ -16,19 +16,25 @@ func (t *translator) effective(in *guestInst, dst int) {
 	if in.Base == x86.RIP {
 		a.movConst(dst, t.next+in.Disp)
 	} else {
-		m := memop{base: hNone, index: hNone, scale: in.Scale & 3, disp: int32(in.Disp)}
-		if in.Base != x86.RegZero {
-			m.base = t.src(in.Base, hR10)
-		}
-		if in.Index != x86.RegZero {
-			m.index = t.src(in.Index, hR11)
-		}
-		a.lea(dst, m)
+		t.address(windowKey{in.Base, in.Index, in.Scale & 3}, int32(in.Disp), dst)
 	}
 	t.lose(dst)
 	if in.Seg != x86.SegFlat && in.Op != x86.OpLEA {
 		a.rm(ins{op: 0x03, size: 8}, dst, at(hRSP, offSeg+segSize*int32(in.Seg)))
 	}
+}
+
+// address emits what a key stands for, plus disp, into dst, as effective does.
+func (t *translator) address(k windowKey, disp int32, dst int) {
+	m := memop{base: hNone, index: hNone, scale: k.scale, disp: disp}
+	if k.base != x86.RegZero {
+		m.base = t.src(k.base, hR10)
+	}
+	if k.index != x86.RegZero {
+		m.index = t.src(k.index, hR11)
+	}
+	t.a.lea(dst, m)
+	t.lose(dst)
 }
 
 // simpleAddress reports whether the translator can compute the memory operand's address.
@@ -80,14 +86,14 @@ func (t *translator) guest(in *guestInst, size int, write bool, align bool) (m m
 	if !simpleAddress(in) {
 		return m, false
 	}
-	simple := in.Base < x86.RegZero && mapped(in.Base) && in.Index == x86.RegZero && in.Seg == x86.SegFlat
-	if simple && !align {
-		if m, ok := t.windowed(in.Base, int32(in.Disp), size, write); ok {
+	key, disp, ok := windowOf(in)
+	if ok && !align {
+		if m, ok := t.windowed(key, disp, size, write); ok {
 			return m, true
 		}
 	}
 	slow := t.slowExit()
-	if simple {
+	if in.Seg == x86.SegFlat && key.simple() {
 		return t.translateAddress(hostOf[in.Base], int32(in.Disp), size, write, align, slow), true
 	}
 	t.effective(in, hR10)
@@ -96,7 +102,7 @@ func (t *translator) guest(in *guestInst, size int, write bool, align bool) (m m
 
 // guestStack is guest for the stack at RSP+disp.
 func (t *translator) guestStack(disp int32, size int, write bool) memop {
-	if m, ok := t.windowed(x86.RSP, disp, size, write); ok {
+	if m, ok := t.windowed(stackKey, disp, size, write); ok {
 		return m
 	}
 	return t.translateAddress(hStack, disp, size, write, false, t.slowExit())
@@ -107,6 +113,7 @@ func (t *translator) guestStack(disp int32, size int, write bool) memop {
 // to slow comes last. RAX is garbage then, of which goBeside can make out what it needs.
 func (t *translator) lookUp(write bool, slow *label) (addend memop) {
 	a := &t.a
+	t.lose(hR11)
 	a.bytes(0x41, 0xc1, 0xeb, tlbShift) // shr r11d, …
 	a.aluImm(4, 4, hR11, tlbMask)
 	entry := memop{base: hRSP, index: hR11, disp: t.view}
@@ -153,6 +160,7 @@ func (t *translator) guestConst(va uint64, size int, write, align bool) (m memop
 		return m, false
 	}
 	a := &t.a
+	t.lose(hR11)
 	slow := t.slowExit()
 	entry := at(hRSP, t.view+tlbOffset(va))
 	page := va &^ (mem.PageSize - 1)

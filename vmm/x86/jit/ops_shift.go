@@ -87,6 +87,7 @@ func (t *translator) shiftCL(size, digit int, rotate bool) bool {
 	}
 	t.saveFlags()
 	// RCX may be the operand: keep the count.
+	t.lose(hR11)
 	a.mov32(hR11, hRCX)
 	r, done := t.dst(in.RM, size, hR10)
 	a.ext(i, digit, r)

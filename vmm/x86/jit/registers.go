@@ -67,6 +67,13 @@ func regsWritten(in *guestInst) uint16 {
 		return 1 << x86.RDX
 	case x86.OpPUSH:
 		return 1 << x86.RSP
+	case x86.OpPOP:
+		switch x86.FormOperands(in.Form)[0].Kind {
+		case 'Z':
+			return bit(in.Reg) | 1<<x86.RSP
+		case 'E':
+			return rm | 1<<x86.RSP
+		}
 	case x86.OpMOVVec, x86.OpMOVScalar, x86.OpMOVLow, x86.OpMOVHigh, x86.OpVectorFlags, x86.OpVectorFPFlags, x86.OpVectorImplicit:
 		return 0
 	case x86.OpVector, x86.OpVectorFP, x86.OpVectorApprox, x86.OpMOVD, x86.OpMOVQ:
@@ -163,29 +170,60 @@ func (t *translator) set(g uint8, tmp int) (r int, done func()) {
 }
 
 // R10 keeps the value of one register that lives in the State from one instruction to the
-// next, so that a chain of operations on it waits for no load. Its home has the value too.
+// next, so that a chain of operations on it waits for no load. Its home has the value too. R10 and
+// R11 keep what a window's slot has, likewise.
 
-const keptNone = -1
+const (
+	keptNone   = -1
+	keptWindow = 16 // and from here on windows
+)
 
 // hold notes that tmp has the value of register g.
 func (t *translator) hold(g uint8, tmp int) {
-	if tmp == hR10 {
-		t.kept = keptNone
-		if t.keeps {
-			t.kept = int(g)
-		}
+	t.lose(tmp)
+	if tmp == hR10 && t.keeps {
+		t.kept = int(g)
+	}
+}
+
+// holdWindow notes that tmp has what the slot of window k has.
+func (t *translator) holdWindow(k, tmp int) {
+	t.lose(tmp)
+	if !t.keeps {
+		return
+	}
+	switch tmp {
+	case hR10:
+		t.kept = keptWindow + k
+	case hR11:
+		t.kept11 = keptWindow + k
 	}
 }
 
 // lose notes that tmp was used for something else.
 func (t *translator) lose(tmp int) {
-	if tmp == hR10 {
+	switch tmp {
+	case hR10:
 		t.kept = keptNone
+	case hR11:
+		t.kept11 = keptNone
 	}
 }
 
-// keepsR10 reports whether an instruction's translation uses R10 through src, dst, set and effective only.
-func keepsR10(in *guestInst) bool {
+func (t *translator) loseAll() { t.kept, t.kept11 = keptNone, keptNone }
+
+// loseWindow notes that window k is closed.
+func (t *translator) loseWindow(k int) {
+	if t.kept == keptWindow+k {
+		t.kept = keptNone
+	}
+	if t.kept11 == keptWindow+k {
+		t.kept11 = keptNone
+	}
+}
+
+// keepsTemporaries reports whether an instruction's translation uses R10 and R11 through src, dst, set, guest and guestStack only.
+func keepsTemporaries(in *guestInst) bool {
 	switch in.Op {
 	case x86.OpADD, x86.OpOR, x86.OpADC, x86.OpSBB, x86.OpAND, x86.OpSUB, x86.OpXOR, x86.OpCMP, x86.OpTEST, x86.OpMOV,
 		x86.OpMOVZX8, x86.OpMOVZX16, x86.OpMOVSX8, x86.OpMOVSX16, x86.OpMOVSXD, x86.OpLEA, x86.OpINC, x86.OpDEC, x86.OpNOT, x86.OpNEG,
@@ -195,6 +233,8 @@ func keepsR10(in *guestInst) bool {
 		return !in.IsMem
 	case x86.OpJCC:
 		return in.side
+	case x86.OpCALL, x86.OpRET, x86.OpJMP: // they use R10 for the target, but only then
+		return true
 	}
 	return false
 }

@@ -5,6 +5,8 @@ package jit
 type Stats struct {
 	Blocks, Insts, CodeBytes uint64 // translated
 	Loops                    uint64 // blocks with a second body
+	AddressWindows           uint64 // windows by an address of the host
+	AddendWindows            uint64 // and by an addend to a register
 	Flushes                  uint64 // times that all code was dropped
 	Dropped                  uint64 // blocks whose page was written
 

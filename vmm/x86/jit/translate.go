@@ -32,9 +32,10 @@ type translator struct {
 	slow *label // of the instruction's exit, if it has one
 	lost bool   // the exit has to compute the flags first, by exitRe
 
-	windows     [16]window // by register
-	kept        int        // the register that R10 has the value of, or keptNone
-	keeps       bool       // the instruction in work leaves R10 to src and dst
+	windows     [maxWindows]window
+	kept        int  // the register or the window that R10 has the value of, or keptNone
+	kept11      int  // the window that R11 has the value of, likewise
+	keeps       bool // the instruction in work leaves R10 and R11 to src, dst, set and guest
 	exitRe      again
 	forgetAfter bool // the instruction changes what the flags would be computed from, and they are dead behind it
 	id          int  // the exit
@@ -187,7 +188,8 @@ func (t *translator) emitBlock() {
 		a.aluImm(0, 8, hBudget, int32(t.b.n))
 		t.leave(t.exit(exit{kind: exitBudget}))
 	})
-	t.fl, t.kept = flagState{mem: true}, keptNone
+	t.fl = flagState{mem: true}
+	t.loseAll()
 	for t.i = range t.insts {
 		t.instruction()
 	}
@@ -207,15 +209,15 @@ func (t *translator) instruction() {
 	t.slow, t.call, t.lost = nil, false, false
 	t.forgetAfter = false
 	t.keepFlags()
-	if t.keeps = keepsR10(t.in); !t.keeps {
-		t.kept = keptNone
+	if t.keeps = keepsTemporaries(t.in); !t.keeps {
+		t.loseAll()
 	}
 	if !t.emit() {
 		t.leaveToInterpreter()
-		t.kept = keptNone
+		t.loseAll()
 	}
 	if !t.keeps {
-		t.kept = keptNone
+		t.loseAll()
 	}
 	if t.forgetAfter {
 		t.fl.again = false

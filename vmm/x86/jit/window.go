@@ -9,50 +9,108 @@ import (
 	"refault/vmm/x86"
 )
 
-// Windows. A block often accesses memory through one register several times: the
-// stack, the fields of a structure. The first access looks the whole span of them up
-// in the TLB, which succeeds where the span lies in one page, and keeps what makes its
-// addresses the host's; the others need no look. Where it does not succeed, for
+// Windows. A block often accesses memory through the same registers several times: the
+// stack, the fields of a structure, an element that it loads and stores. The first access looks
+// the whole span of them up in the TLB, which succeeds where the span lies in one page, and
+// keeps what makes its addresses the host's; the others need no look. Where it does not succeed, for
 // whatever reason, the plain translation of the rest of the block takes over, which
 // looks each access up by itself and raises what there is to raise.
 //
 // What a window says must stay true until its last use. Generated code changes no
 // translation, so only what the interpreter executes in between could: a block with
 // a window in use is not resumed behind such an instruction.
+//
+// Each host instruction that writes a register makes the host look less far ahead, so a
+// window is not loaded while R10 or R11 has it.
 
-// windowSpan is the longest window in bytes: beyond, it would often not lie in one page.
-const windowSpan = 512
+const (
+	// windowSpan is the longest window in bytes: beyond, it would often not lie in one page.
+	windowSpan = 512
+	maxWindows = 16
+	noWindow   = -1
+)
 
-// window is a span of memory, from a register's present value.
+// windowKey is what the addresses of a window are made of: base+index<<scale, of which one may be x86.RegZero.
+type windowKey struct{ base, index, scale uint8 }
+
+// window is a span of memory, from what the registers of its key make now.
 type window struct {
 	on     bool
+	key    windowKey
 	lo, hi int32
+	origin int32 // where its slot points to, unless it has an addend
 	write  bool
 }
 
-// slotOf is where the window of register g keeps what makes its addresses the host's.
-func (e *Engine) slotOf(g uint8) memop { return e.scratchAt(sWindows + 8*int32(g)) }
+// windowOf returns the key and the displacement of an instruction's memory operand, where windows are made for such.
+func windowOf(in *guestInst) (key windowKey, disp int32, ok bool) {
+	key = windowKey{in.Base, in.Index, in.Scale & 3}
+	if in.Index == x86.RegZero {
+		key.scale = 0
+	}
+	ok = in.Seg == x86.SegFlat && in.AddrSize == 8 && in.Base != x86.RIP && (in.Base != x86.RegZero || in.Index != x86.RegZero) &&
+		fits32(in.Disp) && int64(in.Disp) > math.MinInt32/2 && int64(in.Disp) < math.MaxInt32/2
+	return key, int32(in.Disp), ok
+}
 
-// windowed returns the host's operand for an access through register g, where a window has it or one can be opened for it.
-func (t *translator) windowed(g uint8, disp int32, size int, write bool) (m memop, ok bool) {
-	if t.b.plain || !mapped(g) {
+// simple reports whether the key is a register that lives in the host: the window's slot has an addend then, and
+// otherwise an address of the host.
+func (k windowKey) simple() bool {
+	return k.index == x86.RegZero && k.base < 16 && mapped(k.base)
+}
+
+// within reports whether one of the given registers is in the key.
+func (k windowKey) within(regs uint16) bool {
+	return k.base < 16 && regs&(1<<k.base) != 0 || k.index < 16 && regs&(1<<k.index) != 0
+}
+
+// slotOf is where window k keeps what makes its addresses the host's.
+func (e *Engine) slotOf(k int) memop { return e.scratchAt(sWindows + 8*int32(k)) }
+
+// windowed returns the host's operand for an access, where a window has it or one can be opened for it.
+func (t *translator) windowed(key windowKey, disp int32, size int, write bool) (m memop, ok bool) {
+	if t.b.plain || t.loop != nil {
 		return m, false
 	}
-	w := &t.windows[g]
-	a := &t.a
-	m = memop{base: hostOf[g], index: hR11, disp: disp}
-	if w.on {
-		if disp < w.lo || disp+int32(size) > w.hi || write && !w.write {
-			return m, false
+	free := noWindow
+	for k := range t.windows {
+		w := &t.windows[k]
+		switch {
+		case w.on && w.key == key:
+			if disp < w.lo || disp+int32(size) > w.hi || write && !w.write {
+				return m, false
+			}
+			return t.through(k, disp), true
+		case !w.on && free == noWindow:
+			free = k
 		}
-		a.load(hR11, t.e.slotOf(g))
-		return m, true
 	}
-	v := window{on: true, lo: disp, hi: disp + int32(size), write: write}
-	if !t.widen(&v, g) {
+	v := window{on: true, key: key, lo: disp, hi: disp + int32(size), write: write}
+	if free == noWindow || !t.widen(&v) {
 		return m, false
 	}
-	*w = v
+	return t.open(free, &v, disp), true
+}
+
+// through returns the host's operand for an access through window k. It may load R11.
+func (t *translator) through(k int, disp int32) memop {
+	w := &t.windows[k]
+	if !w.key.simple() && t.kept == keptWindow+k {
+		return at(hR10, disp-w.origin)
+	}
+	if t.kept11 != keptWindow+k {
+		t.a.load(hR11, t.e.slotOf(k))
+		t.holdWindow(k, hR11)
+	}
+	if !w.key.simple() {
+		return at(hR11, disp-w.origin)
+	}
+	return memop{base: hostOf[w.key.base], index: hR11, disp: disp}
+}
+
+// open makes v window k, and returns the host's operand for the access at disp.
+func (t *translator) open(k int, v *window, disp int32) (m memop) {
+	a := &t.a
 	lost, re := false, t.re
 	if !t.fl.mem && t.fl.again {
 		lost = true
@@ -60,8 +118,23 @@ func (t *translator) windowed(g uint8, disp int32, size int, write bool) (m memo
 		t.saveFlags()
 	}
 	plain := newLabel()
-	r := t.translateAddress(hostOf[g], v.lo, int(v.hi-v.lo), v.write, false, plain)
-	a.store(t.e.slotOf(g), r.index)
+	if v.key.simple() {
+		r := t.translateAddress(hostOf[v.key.base], v.lo, int(v.hi-v.lo), v.write, false, plain)
+		a.store(t.e.slotOf(k), r.index)
+		t.holdWindow(k, r.index)
+		t.e.Stats.AddendWindows++
+		m = memop{base: r.base, index: r.index, disp: disp}
+	} else {
+		v.origin = v.lo
+		t.address(v.key, v.lo, hR10)
+		r := t.translateAddress(hR10, 0, int(v.hi-v.lo), v.write, false, plain)
+		a.rr(ins{op: 0x03, size: 8}, r.base, r.index) // add
+		a.store(t.e.slotOf(k), r.base)
+		t.holdWindow(k, r.base)
+		t.e.Stats.AddressWindows++
+		m = at(r.base, disp-v.origin)
+	}
+	t.windows[k] = *v
 	rest, rip := int32(int(t.b.n)-t.i), t.b.rip+uint64(t.in.pos)
 	t.cold = append(t.cold, func() {
 		a.bind(plain)
@@ -76,14 +149,14 @@ func (t *translator) windowed(g uint8, disp int32, size int, write bool) (m memo
 		a.bind(stub)
 		t.leave(t.exit(exit{kind: exitPlain, target: rip, site: site}))
 	})
-	return m, true
+	return m
 }
 
 // widen widens a window that opens at the instruction in work by the accesses that follow. It
 // reports whether there are any.
-func (t *translator) widen(w *window, g uint8) bool {
+func (t *translator) widen(w *window) bool {
 	first := *w
-	shift := int32(0) // of the register since
+	shift := int32(0) // of the base since
 	found := false
 	for j := t.i; j < len(t.insts); j++ {
 		in := &t.insts[j]
@@ -93,28 +166,23 @@ func (t *translator) widen(w *window, g uint8) bool {
 			if hi-lo > windowSpan {
 				return false
 			}
-			*w = window{on: true, lo: lo, hi: hi, write: w.write || write}
+			w.lo, w.hi, w.write = lo, hi, w.write || write
 			found = found || j > t.i
 			return true
 		}
-		if size, write, ok := access(in); ok && in.attr&x86.Align16 == 0 && in.Base == g && in.Index == x86.RegZero && in.Seg == x86.SegFlat && in.AddrSize == 8 &&
-			fits32(in.Disp) && int64(in.Disp) > math.MinInt32/2 && int64(in.Disp) < math.MaxInt32/2 {
-			if !add(int32(in.Disp), size, write) {
+		if size, write, ok := access(in); ok && in.attr&x86.Align16 == 0 {
+			if key, disp, ok := windowOf(in); ok && key == w.key && !add(disp, size, write) {
 				break
 			}
 		}
-		if g == x86.RSP {
-			if disp, write, ok := stackAccess(in); ok && !add(disp, 8, write) {
-				break
-			}
-			if d, ok := stackShift(in); ok {
-				shift += d
-				continue
-			}
-		}
-		if regsWritten(in)&(1<<g) != 0 {
+		if disp, write, ok := stackAccess(in); ok && w.key == stackKey && !add(disp, 8, write) {
 			break
 		}
+		d, ok := w.key.moves(in)
+		if !ok {
+			break
+		}
+		shift += d
 	}
 	if !found {
 		*w = first
@@ -122,31 +190,41 @@ func (t *translator) widen(w *window, g uint8) bool {
 	return found
 }
 
+// stackKey is the key of the stack's window.
+var stackKey = windowKey{base: x86.RSP, index: x86.RegZero}
+
+// moves returns how far an instruction moves what a key stands for, where that can be told.
+func (k windowKey) moves(in *guestInst) (d int32, ok bool) {
+	written := regsWritten(in)
+	if k.base == x86.RSP {
+		if d, ok := stackShift(in); ok {
+			return d, !windowKey{k.index, x86.RegZero, 0}.within(written)
+		}
+	}
+	return 0, !k.within(written)
+}
+
 // moveWindows follows what the instruction in work did to the registers.
 func (t *translator) moveWindows() {
-	written := regsWritten(t.in)
-	for g := range t.windows {
-		w := &t.windows[g]
-		if !w.on || g != x86.RSP && written&(1<<g) == 0 {
+	for k := range t.windows {
+		w := &t.windows[k]
+		if !w.on {
 			continue
 		}
-		if g == x86.RSP {
-			if d, ok := stackShift(t.in); ok {
-				w.lo -= d
-				w.hi -= d
-				continue
-			}
-			if written&(1<<g) == 0 {
-				continue
-			}
+		d, ok := w.key.moves(t.in)
+		w.lo -= d
+		w.hi -= d
+		w.origin -= d
+		if !ok {
+			w.on = false
+			t.loseWindow(k)
 		}
-		w.on = false
 	}
 }
 
 func (t *translator) anyWindow() bool {
-	for g := range t.windows {
-		if t.windows[g].on {
+	for k := range t.windows {
+		if t.windows[k].on {
 			return true
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"refault/test/recorded"
 	"refault/test/tiny"
 	"refault/vmm/ksym"
+	"refault/vmm/x86"
 )
 
 func bisect(t *testing.T, dir, text string, change func(o *BisectOptions)) (*Bisection, *replay.Player) {
@@ -19,11 +20,11 @@ func bisect(t *testing.T, dir, text string, change func(o *BisectOptions)) (*Bis
 	if err != nil {
 		t.Fatal(err)
 	}
-	q, err := ParsePredicate(text, func(name string) (uint64, error) {
+	q, err := ParsePredicate(text, func(name string) (Location, error) {
 		if a, ok := syms.Addr(name); ok {
-			return a, nil
+			return func(*x86.CPU) (uint64, bool) { return a, true }, nil
 		}
-		return 0, errors.New("no symbol " + name)
+		return nil, errors.New("no symbol " + name)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -61,7 +62,10 @@ func TestBisect(t *testing.T) {
 			if !r.Found {
 				t.Fatal("not found")
 			}
-			q, err := ParsePredicate(text, func(name string) (uint64, error) { a, _ := syms.Addr(name); return a, nil })
+			q, err := ParsePredicate(text, func(name string) (Location, error) {
+				a, ok := syms.Addr(name)
+				return func(*x86.CPU) (uint64, bool) { return a, ok }, nil
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -151,7 +155,7 @@ func TestBadPredicates(t *testing.T) {
 		"mem:0x10:1==zz": "not 1 bytes", "reg:nix==1": `no register "nix"`, "reg:rax==x": "not a number", "reg:cs==0x12345": "16 bits", "reg:xmm0==1": "16 bytes", "reg:rax": "none of ==",
 		"exit:x": "not a status", "mem:0x10:4<x": "number",
 	} {
-		_, err := ParsePredicate(text, func(string) (uint64, error) { return 0, errors.New("no symbol nosuch") })
+		_, err := ParsePredicate(text, func(string) (Location, error) { return nil, errors.New("no symbol nosuch") })
 		if !errors.Is(err, ErrPredicate) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}

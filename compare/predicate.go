@@ -38,14 +38,18 @@ func (q *Predicate) String() string { return q.text }
 // Predicates tells what ParsePredicate takes.
 const Predicates = `console:REGEXP         the guest has said something that matches
 mem:ADDR:LEN==HEX      LEN bytes at a physical address are these, the first byte first
-virt:ADDR:LEN==HEX     the same at a virtual address, or a symbol of the kernel
+virt:ADDR:LEN==HEX     the same at a virtual address, or a symbol: of the kernel, or MODULE:SYMBOL while
+                       that module is loaded
 reg:NAME==VALUE        a register has this value
 exit:STATUS            the guest has ended the run with this status
 cmd:COMMAND            a shell command ends with status 0, given the state as JSON
 Instead of == there may be !=, and for numbers < and >.`
 
-// ParsePredicate reads a predicate. symbol finds the address of a symbol; it may be nil.
-func ParsePredicate(text string, symbol func(name string) (uint64, error)) (*Predicate, error) {
+// Location is where a symbol is. That of a module is not always there, and not always at the same place.
+type Location func(c *x86.CPU) (addr uint64, ok bool)
+
+// ParsePredicate reads a predicate. symbol finds a symbol; it may be nil.
+func ParsePredicate(text string, symbol func(name string) (Location, error)) (*Predicate, error) {
 	kind, arg, found := strings.Cut(text, ":")
 	bad := func(format string, args ...any) (*Predicate, error) {
 		return nil, fmt.Errorf("predicate %q: %s: %w", text, fmt.Sprintf(format, args...), ErrPredicate)
@@ -130,7 +134,7 @@ func condition(arg string) (left, op, right string, err error) {
 // maxMemory bounds in bytes what a predicate looks at.
 const maxMemory = 1 << 20
 
-func (q *Predicate) memory(virtual bool, arg string, symbol func(string) (uint64, error)) error {
+func (q *Predicate) memory(virtual bool, arg string, symbol func(string) (Location, error)) error {
 	left, op, right, err := condition(arg)
 	if err != nil {
 		return err
@@ -143,12 +147,13 @@ func (q *Predicate) memory(virtual bool, arg string, symbol func(string) (uint64
 	if err != nil || n == 0 || n > maxMemory {
 		return fmt.Errorf("%q is not a length from 1 to %d", left[i+1:], maxMemory)
 	}
+	var location Location
 	addr, err := strconv.ParseUint(left[:i], 0, 64)
 	if err != nil {
 		if symbol == nil || !virtual {
 			return fmt.Errorf("%q is not an address", left[:i])
 		}
-		if addr, err = symbol(left[:i]); err != nil {
+		if location, err = symbol(left[:i]); err != nil {
 			return err
 		}
 	}
@@ -164,7 +169,11 @@ func (q *Predicate) memory(virtual bool, arg string, symbol func(string) (uint64
 	read := func(p *replay.Player) ([]byte, bool) {
 		b := make([]byte, n)
 		if virtual {
-			return b, replay.ReadVirtual(p.Machine().CPUs[0], b, addr) == len(b)
+			c, at, ok := p.Machine().CPUs[0], addr, true
+			if location != nil {
+				at, ok = location(c)
+			}
+			return b, ok && replay.ReadVirtual(c, b, at) == len(b)
 		}
 		return b, p.Machine().RAM.ReadAt(b, addr)
 	}

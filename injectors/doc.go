@@ -23,6 +23,14 @@
 // are on only while it is looked for (vmm.Observer, vmm.Watch). The scheduler says
 // where exactly the fault then takes effect.
 //
+// # Where is a symbol?
+//
+// Those of the kernel are where its file says. A symbol of a module (MODULE:SYMBOL) is where the guest's memory
+// says, at the moment when that counts: a stage of a trigger looks when it begins, and again whenever the
+// kernel is about to start a module, whose code has not run by then (Expr.Locate, linux.Kernel.Find). A name
+// without a module, of none of the kernel's symbols, gets the module that has it at the recording's end, so
+// that a mistake in it is found before anything runs.
+//
 // # How often does it happen?
 //
 // Keys that every kind has say so: times, every and p. Of a fault that is done in an

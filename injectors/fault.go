@@ -30,18 +30,28 @@ type Fault struct {
 	ID string
 
 	draws []*draw // by index of Args, for values that are drawn
+	late  []*Expr // by index of Args, for symbols of modules
 
 	text   string
 	bound  bool
 	seeded bool
 }
 
-// drawn returns the arguments with what is drawn for them.
+// drawn returns the arguments with what is drawn for them, and with symbols of modules as they are now.
 func (f *Fault) drawn(state *uint64, m *vmm.Machine) (Args, error) {
-	if f.draws == nil {
+	if f.draws == nil && f.late == nil {
 		return f.Args, nil
 	}
 	a := Args{kind: f.Kind, values: slices.Clone(f.Args.values), guest: f.Args.guest}
+	for i, e := range f.late {
+		if e == nil {
+			continue
+		}
+		if at, missing, _ := e.Locate(m.CPUs[0], a.guest); at == nil {
+			return a, fmt.Errorf("fault %q: key %s: %s: %w", f, f.Kind.keys()[i].Name, missing, ErrSpec)
+		}
+		a.values[i] = fmt.Sprintf("%#x", e.Addr)
+	}
 	for i, d := range f.draws {
 		if d == nil {
 			continue

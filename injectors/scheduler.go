@@ -66,6 +66,11 @@ type armed struct {
 	// since is where the stage before came.
 	since, sinceNs uint64
 	disarm         func()
+	// Of a stage at a symbol of a module: move looks for it where it is now, which is to be done once a module
+	// has moved; missing says why it is nowhere.
+	move    func() error
+	moved   bool
+	missing string
 	// key tells attempts at one instruction from others: an occurrence counts once in each.
 	key      attempt
 	happened uint64
@@ -136,6 +141,8 @@ type Waiting struct {
 	Fault *Fault
 	Stage Stage
 	Count uint64 // occurrences of the stage, of which there had to be more
+	// Missing says, of a stage at a symbol of a module, why there was none in the end.
+	Missing string
 }
 
 func (w Waiting) String() string {
@@ -147,7 +154,11 @@ func (w Waiting) String() string {
 	if _, ok := w.Stage.cond.(position); ok {
 		return s + " was not reached"
 	}
-	return s + fmt.Sprintf(" came %d times, of %d", w.Count, w.Stage.n)
+	s += fmt.Sprintf(" came %d times, of %d", w.Count, w.Stage.n)
+	if w.Missing != "" {
+		s += ": " + w.Missing
+	}
+	return s
 }
 
 // Waiting returns the faults that have not happened yet.
@@ -155,7 +166,7 @@ func (s *Scheduler) Waiting() []Waiting {
 	var ws []Waiting
 	for _, a := range s.armed {
 		if a.happened == 0 {
-			ws = append(ws, Waiting{a.f, *a.at(), a.count})
+			ws = append(ws, Waiting{a.f, *a.at(), a.count, a.missing})
 		}
 	}
 	return ws
@@ -165,7 +176,7 @@ func (a *armed) at() *Stage { return &a.f.Trigger.Stages[a.stage] }
 
 // look begins to look for the current stage.
 func (a *armed) look() error {
-	a.count, a.due, a.key = 0, vmm.Never, attempt{}
+	a.count, a.due, a.key, a.missing = 0, vmm.Never, attempt{}, ""
 	var err error
 	a.disarm, err = a.at().cond.arm(a)
 	if err != nil {
@@ -271,6 +282,11 @@ func (a *armed) over() bool {
 
 // Take implements vmm.Inputs. Faults come before other events of the same position.
 func (s *Scheduler) Take(step, timeNs uint64) *vmm.Event {
+	for _, a := range s.armed {
+		if a.moved {
+			s.fail(a.move())
+		}
+	}
 	for again := true; again && len(s.ready) == 0 && s.err == nil; {
 		again = false
 		for _, a := range s.armed {

@@ -10,6 +10,7 @@ import (
 
 	"refault/vmm"
 	"refault/vmm/dev/ata"
+	"refault/vmm/linux"
 	"refault/vmm/x86"
 )
 
@@ -60,7 +61,7 @@ func init() {
 	triggerKinds = []*TriggerKind{
 		{"step", "step:N[/PERIOD]", "when N instructions have retired; and then every PERIOD", parseStep},
 		{"time", "time:T[/PERIOD]", "at virtual time T, as 1.5s or 200ms; and then every PERIOD", parseTime},
-		{"exec", "exec:WHERE[,cr3=N|,pid=N|,comm=NAME][#n]", "before the n-th execution of the instruction at a virtual address or symbol", parseExec},
+		{"exec", "exec:WHERE[,cr3=N|,pid=N|,comm=NAME][#n]", "before the n-th execution of the instruction at WHERE, a virtual address or symbol", parseExec},
 		{"read", "read:WHERE[/BYTES][,cr3=N|,pid=N|,comm=NAME][#n]", "before the n-th read of a location", parseAccess(false, x86.Read)},
 		{"write", "write:WHERE[/BYTES][,cr3=N|,pid=N|,comm=NAME][#n]", "after the n-th write to a location", parseAccess(false, x86.Write)},
 		{"access", "access:WHERE[/BYTES][,cr3=N|,pid=N|,comm=NAME][#n]", "at the n-th read or write of a location", parseAccess(true, 0)},
@@ -223,9 +224,10 @@ type where struct {
 	comm     string
 	any      bool // of all address spaces
 	guest    Guest
+	place    *linux.Place // of a symbol of a module, where that is loaded
 }
 
-func (w *where) setGuest(g Guest) { w.guest = g }
+func (w *where) location() *where { return w }
 func (w *where) needsGuest() bool { return w.pid != 0 || w.comm != "" }
 
 func parseWhere(arg string, access bool) (where, error) {
@@ -282,7 +284,51 @@ func (w *where) bind(s Symbols) error {
 	if w.needsGuest() && w.guest == nil {
 		return errors.New("options pid and comm need a Linux kernel with symbols and type information (BTF)")
 	}
-	return w.Expr.bind(s)
+	return w.Expr.Bind(s, w.guest)
+}
+
+// here reports whether what is at the location is still what was named: the memory of a module that has gone
+// may be another's.
+func (w *where) here(c *x86.CPU) bool { return w.Module == "" || w.guest.Holds(c, w.place) }
+
+// follow looks with the observer that look makes for the location. The symbol of a module it looks for
+// where that is, from the moment when the kernel starts the module.
+func (w *where) follow(a *armed, look func() *vmm.Observer) (func(), error) {
+	m := a.s.m
+	var at *vmm.Observer
+	if w.Module == "" {
+		at = look()
+		m.Observe(at)
+		return func() { m.Unobserve(at) }, nil
+	}
+	start, _ := w.guest.ModuleStart()
+	ob := &vmm.Observer{Code: vmm.Span{First: start, Last: start}, Before: func(c *x86.CPU, _ uint64, _ *x86.Inst) {
+		a.moved, c.Attention = true, true // behind this instruction it is looked for
+	}}
+	leave := func() {
+		if at != nil {
+			m.Unobserve(at)
+			at = nil
+		}
+	}
+	a.move = func() (err error) {
+		leave()
+		var wrong bool
+		if w.place, a.missing, wrong = w.Locate(m.CPUs[0], w.guest); w.place != nil {
+			at = look()
+			m.Observe(at)
+		} else if wrong && a.moved {
+			err = fmt.Errorf("fault %q: %s: %w", a.f, a.missing, ErrSpec)
+		}
+		a.moved = false
+		return err
+	}
+	m.Observe(ob)
+	return func() {
+		leave()
+		m.Unobserve(ob)
+		a.move, a.moved = nil, false
+	}, a.move()
 }
 
 type onExec struct{ where }
@@ -293,13 +339,13 @@ func parseExec(arg string) (condition, error) {
 }
 
 func (o *onExec) arm(a *armed) (func(), error) {
-	ob := &vmm.Observer{Code: vmm.Span{First: o.Addr, Last: o.Addr}, Before: func(c *x86.CPU, _ uint64, _ *x86.Inst) {
-		if o.in(c) {
-			a.seen(c, before)
-		}
-	}}
-	a.s.m.Observe(ob)
-	return func() { a.s.m.Unobserve(ob) }, nil
+	return o.follow(a, func() *vmm.Observer {
+		return &vmm.Observer{Code: vmm.Span{First: o.Addr, Last: o.Addr}, Before: func(c *x86.CPU, _ uint64, _ *x86.Inst) {
+			if o.in(c) && o.here(c) {
+				a.seen(c, before)
+			}
+		}}
+	})
 }
 
 type onAccess struct {
@@ -328,13 +374,13 @@ func (o *onAccess) arm(a *armed) (func(), error) {
 		}
 	}
 	if !o.physical {
-		ob := &vmm.Observer{Data: vmm.Span{First: o.Addr, Last: o.Addr + o.bytes - 1}, Access: func(c *x86.CPU, _ uint64, _ int, kind x86.Access) {
-			if o.in(c) {
-				see(c, kind)
-			}
-		}}
-		m.Observe(ob)
-		return func() { m.Unobserve(ob) }, nil
+		return o.follow(a, func() *vmm.Observer {
+			return &vmm.Observer{Data: vmm.Span{First: o.Addr, Last: o.Addr + o.bytes - 1}, Access: func(c *x86.CPU, _ uint64, _ int, kind x86.Access) {
+				if o.in(c) && o.here(c) {
+					see(c, kind)
+				}
+			}}
+		})
 	}
 	w, err := m.Watch(o.Addr, o.bytes, func(t *vmm.Touch) {
 		if t.DMA() || o.in(t.CPU) {

@@ -1,6 +1,7 @@
 package injectors
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -135,32 +136,36 @@ func TestRepetition(t *testing.T) {
 
 func TestBadTriggers(t *testing.T) {
 	for spec, want := range map[string]string{
-		flip:                             "no trigger; add one",
-		flip + "@stp:3":                  `no trigger "stp" (did you mean step?)`,
-		flip + "@exec":                   "write exec:WHERE",
-		flip + "@exec:1x":                "not an address",
-		flip + "@exec:0x10#0":            "occurrences count from 1",
-		flip + "@read:phys:jiffies":      "has a virtual address",
-		flip + "@read:0x10/0":            "not a number of bytes",
-		flip + "@read:0x10,cr4=3":        "not an option",
-		flip + "@console:(":              "no regular expression",
-		flip + "@vector:256":             "no vector",
-		flip + "@syscall:raed":           "(did you mean read?)",
-		flip + "@io:x":                   "not a whole number",
-		flip + "@+5":                     "needs another before it",
-		flip + "@step:1@+x":              "neither a number of instructions nor a time",
-		flip + ",times=2@step:5":         "give a period",
-		flip + ",times=2@time:5s":        "give a period",
-		flip + ",p=2@step:5":             "a chance above 0",
-		flip + ",every=0@step:5":         "counts from 1",
-		"mem:adr=5@step:1":               `no key "adr" (did you mean addr?)`,
-		"mce:type=sroa@step:1":           "it can be corrected",
-		"meme:addr=5@step:1":             "(did you mean mem?)",
-		flip + "@step:5/0":               "a period of 0",
-		flip + ",id=@step:5":             "has no value",
-		"mem:vaddr=a+b,bit=3@step:5":     "not an address",
-		"mem:vaddr=jiffies,bit=3@step:5": "",
-		flip + "@exec:5,pid=0":           "is not an option",
+		flip:                              "no trigger; add one",
+		flip + "@stp:3":                   `no trigger "stp" (did you mean step?)`,
+		flip + "@exec":                    "write exec:WHERE",
+		flip + "@exec:1x":                 "not an address",
+		flip + "@exec:0x10#0":             "occurrences count from 1",
+		flip + "@read:phys:jiffies":       "has a virtual address",
+		flip + "@read:0x10/0":             "not a number of bytes",
+		flip + "@read:0x10,cr4=3":         "not an option",
+		flip + "@console:(":               "no regular expression",
+		flip + "@vector:256":              "no vector",
+		flip + "@syscall:raed":            "(did you mean read?)",
+		flip + "@io:x":                    "not a whole number",
+		flip + "@+5":                      "needs another before it",
+		flip + "@step:1@+x":               "neither a number of instructions nor a time",
+		flip + ",times=2@step:5":          "give a period",
+		flip + ",times=2@time:5s":         "give a period",
+		flip + ",p=2@step:5":              "a chance above 0",
+		flip + ",every=0@step:5":          "counts from 1",
+		"mem:adr=5@step:1":                `no key "adr" (did you mean addr?)`,
+		"mce:type=sroa@step:1":            "it can be corrected",
+		"meme:addr=5@step:1":              "(did you mean mem?)",
+		flip + "@step:5/0":                "a period of 0",
+		flip + ",id=@step:5":              "has no value",
+		"mem:vaddr=a+b,bit=3@step:5":      "not an address",
+		"mem:vaddr=jiffies,bit=3@step:5":  "",
+		"mem:vaddr=:jiffies,bit=3@step:5": "a symbol of a module is MODULE:SYMBOL",
+		flip + "@exec:libata:":            "a symbol of a module is MODULE:SYMBOL",
+		flip + "@exec:a-b:c+x":            "not an address",
+		flip + "@write:phys:a:b":          "has a virtual address",
+		flip + "@exec:5,pid=0":            "is not an option",
 	} {
 		f, err := Parse(spec)
 		if want == "" && err == nil {
@@ -168,6 +173,15 @@ func TestBadTriggers(t *testing.T) {
 			want = "no symbols"
 		}
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: error %v, want %q", spec, err, want)
+		}
+	}
+	for _, spec := range []string{flip + "@exec:a-b:c+4", "mem:vaddr=a_b:c,bit=0@step:5"} {
+		f, err := Parse(spec)
+		if err == nil {
+			err = f.Bind(nil)
+		}
+		if want := "a_b:c"; err == nil || !errors.Is(err, ErrSpec) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "need a Linux kernel") {
 			t.Errorf("%q: error %v, want %q", spec, err, want)
 		}
 	}

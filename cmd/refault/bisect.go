@@ -4,14 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/spf13/pflag"
 
 	"refault/compare"
 	"refault/replay"
 	"refault/vmm"
-	"refault/vmm/ksym"
 )
 
 type bisectFlags struct {
@@ -72,8 +70,8 @@ func runBisect(ctx context.Context, a *app, c *call) (int, error) {
 		ps = append(ps, p)
 	}
 	p := ps[0]
-	read := sync.OnceValues(func() (*ksym.Table, error) { return symbols(p.Manifest) })
-	q, err := compare.ParsePredicate(b.when, func(name string) (uint64, error) { return address(read, name) })
+	names := a.names(ctx, p)
+	q, err := compare.ParsePredicate(b.when, names.location)
 	if err != nil {
 		return 0, err
 	}
@@ -84,10 +82,8 @@ func runBisect(ctx context.Context, a *app, c *call) (int, error) {
 	if b.from > b.to || b.to > p.End() {
 		return 0, fmt.Errorf("steps %d to %d: the recording %s has steps %d to %d: %w", b.from, b.to, p.Dir, p.Start(), p.End(), replay.ErrBeyond)
 	}
-	names, _ := read() // a convenience only
-	symbol := names.Name
 	prog := newProgress(a.err, "bisecting")
-	r, err := compare.Bisect(ctx, ps, q, compare.BisectOptions{From: b.from, To: b.to, Exact: b.exact, Symbols: symbol, Progress: prog.at})
+	r, err := compare.Bisect(ctx, ps, q, compare.BisectOptions{From: b.from, To: b.to, Exact: b.exact, Symbols: names.nameOf(p.Machine()), Progress: prog.at})
 	prog.done()
 	if err != nil {
 		return 0, err

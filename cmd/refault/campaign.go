@@ -9,7 +9,6 @@ import (
 	"math"
 	"runtime"
 	"strings"
-	"sync"
 
 	"github.com/spf13/pflag"
 
@@ -100,8 +99,8 @@ func runCampaign(ctx context.Context, a *app, c *call) (int, error) {
 	if f.steps == vmm.Never {
 		camp.Steps = (p.End() - min(camp.At, p.End())) / 2 * 3
 	}
-	read := sync.OnceValues(func() (*kernel, error) { return readKernel(p.Manifest) })
-	camp.Bind = func(faults []*injectors.Fault) error { return bind(faults, read) }
+	names := a.names(ctx, p)
+	camp.Bind = func(faults []*injectors.Fault) error { return bind(faults, names) }
 	reports := make([]trialReport, f.count)
 	prog, done := newProgress(a.err, "trying"), 0
 	err := camp.Run(ctx, players, func(i int, faults []*injectors.Fault, golden, t *injectors.Trial) error {

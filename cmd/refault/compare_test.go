@@ -45,7 +45,7 @@ func TestBisectVerb(t *testing.T) {
 	}
 	mustFail(t, "--when is missing", "bisect", rec)
 	mustFail(t, "no kind", "bisect", rec, "--when", "foo:bar")
-	mustFail(t, `no symbol "doen"; near are`, "bisect", rec, "--when", "virt:doen:4>3")
+	mustFail(t, `unknown symbol doen; near it are`, "bisect", rec, "--when", "virt:doen:4>3")
 	mustFail(t, "has steps 0 to", "bisect", rec, "--when", "console:x", "--to", "1e15")
 	mustFail(t, "has steps 0 to", "bisect", rec, "--when", "console:x", "--from", "1000", "--to", "10")
 	mustFail(t, "only mem", "bisect", rec, "--when", "reg:rax==1", "--exact")

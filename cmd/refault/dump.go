@@ -4,15 +4,12 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
-	"sync"
 
 	"github.com/spf13/pflag"
 
 	"refault/compare"
-	"refault/injectors"
 	"refault/replay"
 	"refault/vmm"
-	"refault/vmm/ksym"
 	"refault/vmm/x86"
 )
 
@@ -33,7 +30,8 @@ var dumpVerb = verb{
   virt ADDR LEN        memory by virtual address, through the guest's own page tables
   disasm [ADDR [N]]    N instructions (8) from a virtual address (RIP) on
   translate ADDR       the physical address of a virtual one
-ADDR may be a number or a symbol of the kernel.`,
+ADDR may be a number or a symbol: the kernel's, or that of a module which is loaded at this step,
+by its name alone or as MODULE:SYMBOL; with an offset too, as jiffies+4.`,
 	example: "refault dump boot.rec --at 812345678 regs\nrefault dump boot.rec --at 5e8 mem 0xbaec000 64\nrefault dump boot.rec --at 5e8 disasm memory_failure 20",
 	args:    "RECORDING {regs | mem ADDR LEN | virt ADDR LEN | disasm [ADDR [N]] | translate ADDR}", minArgs: 2, maxArgs: 4,
 	flags: func(f *pflag.FlagSet) any {
@@ -71,17 +69,10 @@ func runDump(ctx context.Context, a *app, c *call) (int, error) {
 	if err := p.Seek(d.at); err != nil {
 		return 0, err
 	}
-	// What is named may be in a module that is there at this step.
-	read := sync.OnceValues(func() (*ksym.Table, error) {
-		k, err := readKernel(p.Manifest)
-		if err != nil || k.symbols == nil {
-			return nil, err
-		}
-		return k.withModules(p.Machine()), nil
-	})
+	names := a.names(ctx, p)
 	nums := make([]uint64, len(args))
 	for i, s := range args {
-		if nums[i], err = address(read, s); err != nil {
+		if nums[i], err = names.address(p.Machine(), s); err != nil {
 			return 0, err
 		}
 	}
@@ -99,7 +90,7 @@ func runDump(ctx context.Context, a *app, c *call) (int, error) {
 		if len(nums) > 1 {
 			count = nums[1]
 		}
-		symbol := kernelOrNot(p.Manifest).nameOf(p.Machine())
+		symbol := names.nameOf(p.Machine())
 		for range count {
 			code := replay.CodeAt(cpu, at)
 			text, n := x86.Disassemble(code, cpu.CodeSize(), at, symbol)
@@ -117,28 +108,6 @@ func runDump(ctx context.Context, a *app, c *call) (int, error) {
 	}
 	fmt.Fprintf(a.out, "%#x\n", pa)
 	return statusDone, nil
-}
-
-// address reads a number, or the name of a symbol.
-func address(read func() (*ksym.Table, error), s string) (uint64, error) {
-	n, err := injectors.ParseUint(s)
-	if err == nil {
-		return n, nil
-	}
-	t, e := read()
-	if e != nil {
-		return 0, fmt.Errorf("%w, and there are no symbols: %w", err, e)
-	}
-	if t == nil {
-		return 0, fmt.Errorf("%w, and the kernel has no symbols", err)
-	}
-	if a, ok := t.Addr(s); ok {
-		return a, nil
-	}
-	if near := t.Near(s, 3); len(near) > 0 {
-		return 0, fmt.Errorf("the kernel has no symbol %q; near are %q", s, near)
-	}
-	return 0, fmt.Errorf("the kernel has no symbol %q", s)
 }
 
 func dumpRegisters(a *app, c *x86.CPU, d *dumpFlags) error {

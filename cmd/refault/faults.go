@@ -34,9 +34,21 @@ var faultsVerb = verb{
 		for _, t := range injectors.TriggerKinds() {
 			fmt.Fprintf(a.out, "    %s\n               %s\n", t.Syntax, t.Doc)
 		}
+		fmt.Fprint(a.out, "\n", symbolsHelp)
 		return statusDone, nil
 	},
 }
+
+// symbolsHelp tells what a symbol can be.
+const symbolsHelp = `Where an address is taken as a symbol, that can have an offset (jiffies+4), and is one of
+  the kernel: it stays where it is.
+  a module of a Linux kernel with BTF, as MODULE:SYMBOL (libata:ata_qc_complete). A trigger looks for
+               it from the moment when the kernel starts the module (do_init_module), in the place
+               where it then is, and not while the module is not loaded; that the module starts
+               without such a symbol is an error, and where it is never loaded the trigger does not
+               come. For a key, the module has to be loaded when the fault happens.
+  a module that is loaded where the recording ends, by its name alone: as if its module was written.
+`
 
 func printKeys(w io.Writer, keys []injectors.Key) {
 	for _, key := range keys {

@@ -75,9 +75,13 @@ With "target extended-remote", "starti N" goes to step N. "monitor help" in GDB 
 			return 0, err
 		}
 		cfg := gdb.Config{Player: p}
-		if k := kernelOrNot(p.Manifest); k.symbols != nil {
-			t := k.withModules(p.Machine())
-			cfg.Symbols, cfg.Name, cfg.Addr = t.ELF(), k.nameOf(p.Machine()), t.Addr
+		names := a.names(ctx, p)
+		if k, err := names.kernel(); err == nil && k.symbols != nil {
+			cfg.Symbols, cfg.Name = k.withModules(p.Machine()).ELF(), k.nameOf(p.Machine())
+			cfg.Addr = func(name string) (uint64, bool) {
+				addr, err := names.address(p.Machine(), name)
+				return addr, err == nil
+			}
 		}
 		s := gdb.New(cfg)
 		defer s.Close()
@@ -162,9 +166,10 @@ has one; with --at those of modules too, as the guest has them in its memory. Wi
 			return 0, err
 		}
 		defer p.Close()
-		k, err := readKernel(p.Manifest)
+		names := a.names(ctx, p)
+		k, err := names.kernel()
 		if err != nil {
-			return 0, fmt.Errorf("%s: its symbols: %w", c.args[0], err)
+			return 0, fmt.Errorf("%s: %w", c.args[0], err)
 		}
 		t := k.symbols
 		if t == nil {
@@ -201,13 +206,9 @@ has one; with --at those of modules too, as the guest has them in its memory. Wi
 			}
 		}
 		for _, name := range c.args[1:] {
-			addr, ok := t.Addr(name)
-			if !ok {
-				near := ""
-				if n := t.Near(name, 3); len(n) > 0 {
-					near = fmt.Sprintf("; near are %q", n)
-				}
-				return 0, fmt.Errorf("the kernel has no symbol %q%s", name, near)
+			addr, err := names.address(p.Machine(), name)
+			if err != nil {
+				return 0, err
 			}
 			rows = append(rows, row{addr, name})
 		}

@@ -85,7 +85,7 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 		return 0, err
 	}
 	defer p.Close()
-	if err := bind(faults, func() (*kernel, error) { return readKernel(p.Manifest) }); err != nil {
+	if err := bind(faults, a.names(ctx, p)); err != nil {
 		return 0, err
 	}
 	prog := newProgress(a.err, "injecting")
@@ -169,29 +169,30 @@ func runInject(ctx context.Context, a *app, c *call) (int, error) {
 	return statusDone, nil
 }
 
-// bind resolves the symbols and processes that faults name, in the recorded kernel, which is read if they name any.
-func bind(faults []*injectors.Fault, read func() (*kernel, error)) error {
-	var table injectors.Symbols
-	if needs := slices.ContainsFunc(faults, (*injectors.Fault).NeedsGuest); needs || slices.ContainsFunc(faults, (*injectors.Fault).Symbolic) {
-		k, err := read()
-		if err != nil {
-			return fmt.Errorf("reading the kernel's symbols: %w", err)
-		}
-		if k.symbols != nil {
-			table = k.symbols
-		}
-		if needs && k.symbols != nil {
-			g, err := k.linux()
-			if err != nil {
-				return err
-			}
-			for _, f := range faults {
-				f.SetGuest(g)
-			}
+// bind resolves the symbols, modules and processes that faults name, in the recorded guest, of which no more is read than they need.
+func bind(faults []*injectors.Fault, n *names) error {
+	needsGuest := func(f *injectors.Fault) bool { return f.NeedsGuest(nil) }
+	var s injectors.Symbols
+	if slices.ContainsFunc(faults, needsGuest) || slices.ContainsFunc(faults, (*injectors.Fault).Symbolic) {
+		var err error
+		if s, err = n.scope(); err != nil {
+			return err
 		}
 	}
 	for _, f := range faults {
-		if err := f.Bind(table); err != nil {
+		if s != nil && f.NeedsGuest(s) {
+			k, err := n.kernel()
+			if err != nil {
+				return err
+			}
+			if g := k.guest(); g != nil {
+				f.SetGuest(g)
+			}
+			if _, err := k.linux(); err != nil && needsGuest(f) {
+				return fmt.Errorf("fault %q: %w", f, err)
+			}
+		}
+		if err := f.Bind(s); err != nil {
 			return err
 		}
 	}

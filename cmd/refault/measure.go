@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"refault/vmm"
-	"refault/vmm/ksym"
 	"refault/vmm/x86/jit"
 )
 
@@ -47,19 +46,19 @@ func (m *measureFlags) check(engine string) error {
 	return nil
 }
 
-// begin starts to measure a machine that executed nothing yet. symbols are those of its kernel.
-func (m *measureFlags) begin(vm *vmm.Machine, symbols func() (*ksym.Table, error)) (err error) {
+// begin starts to measure a machine that executed nothing yet. read reads its kernel.
+func (m *measureFlags) begin(vm *vmm.Machine, read func() (*kernel, error)) (err error) {
 	if !m.perfMap {
 		return nil
 	}
 	if vm.Engine() != vmm.EngineJIT {
 		return errors.New("--perf-map: this host has only the interpreter, which makes no code to name")
 	}
-	t, err := symbols()
+	k, err := read()
 	if err != nil {
 		return fmt.Errorf("--perf-map: %w", err)
 	}
-	if m.perf, err = newPerfMap(perfMapPath(os.Getpid()), t); err != nil {
+	if m.perf, err = newPerfMap(perfMapPath(os.Getpid()), k.nameOf(vm)); err != nil {
 		return fmt.Errorf("--perf-map: %w", err)
 	}
 	vm.JIT().SetCodeMap(m.perf.codeMap())
@@ -145,21 +144,21 @@ func statsText(w io.Writer, s *vmm.Stats) {
 // (tools/perf/Documentation/jit-interface.txt of Linux): a line for each piece with its
 // address and size in hexadecimal, and its name.
 type perfMap struct {
-	f       *os.File
-	w       *bufio.Writer
-	symbols *ksym.Table
-	err     error
+	f      *os.File
+	w      *bufio.Writer
+	nameOf func(addr uint64) string
+	err    error
 }
 
 // perfMapPath is where perf looks.
 func perfMapPath(pid int) string { return "/tmp/perf-" + strconv.Itoa(pid) + ".map" }
 
-func newPerfMap(path string, symbols *ksym.Table) (*perfMap, error) {
+func newPerfMap(path string, nameOf func(addr uint64) string) (*perfMap, error) {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC|unix.O_NOFOLLOW, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	return &perfMap{f: f, w: bufio.NewWriterSize(f, 64<<10), symbols: symbols}, nil
+	return &perfMap{f: f, w: bufio.NewWriterSize(f, 64<<10), nameOf: nameOf}, nil
 }
 
 func (p *perfMap) codeMap() *jit.CodeMap {
@@ -170,7 +169,7 @@ func (p *perfMap) codeMap() *jit.CodeMap {
 			p.w.WriteString(common)
 		},
 		Block: func(addr uintptr, size int, rip uint64) {
-			name := p.symbols.Name(rip)
+			name := p.nameOf(rip)
 			if name == "" {
 				name = fmt.Sprintf("%#x", rip)
 			}

@@ -174,12 +174,12 @@ func TestPerfMap(t *testing.T) {
 
 // TestPerfMapSymbols: blocks are named by the kernel's symbols, and names that are out of date are not kept.
 func TestPerfMapSymbols(t *testing.T) {
-	symbols, err := symbolsOf(parseKernel(tiny.Kernel))
+	k, err := parseKernel(tiny.Kernel)
 	if err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "map")
-	p, err := newPerfMap(path, symbols)
+	p, err := newPerfMap(path, k.symbols.Name)
 	if err != nil {
 		t.Fatal(err)
 	}

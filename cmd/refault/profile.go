@@ -17,7 +17,6 @@ import (
 
 	"refault/replay"
 	"refault/vmm"
-	"refault/vmm/ksym"
 )
 
 // profileEvery is the default distance between samples: a prime, so that no loop of the guest keeps in step with it.
@@ -35,7 +34,7 @@ var profileVerb = verb{
 	summary: "play a recording and tell where the guest spent its instructions",
 	long: `Every so many steps it notes which instruction is next. The same recording gives the
 same profile, to the bit: nothing depends on the host's time. What counts is instructions, so a
-guest that is halted spends nothing. Code of the kernel is named by its symbols; code of
+guest that is halted spends nothing. Code of the kernel and its modules is named by their symbols; code of
 programs by the address space (cr3) and the address. Only the place itself is noted, not its
 callers: kernels without frame pointers do not tell them. With -o the profile is written for
 go tool pprof, with cr3 and privilege as tags.`,
@@ -87,8 +86,8 @@ go tool pprof, with cr3 and privilege as tags.`,
 			k = new(kernel)
 		}
 
-		g := guestProfile{flags: f, symbols: k.symbols, at: map[replay.Sample]int64{}, inModules: map[uint64]string{}}
-		modules := k.modules()
+		g := guestProfile{flags: f, at: map[replay.Sample]int64{}, kernel: map[uint64]string{}}
+		lookup := k.lookup(p.Machine())
 		prog := newProgress(a.err, "profiling")
 		p.Progress = prog.at
 		stop := withCancel(ctx, p.Interrupt)
@@ -98,11 +97,8 @@ go tool pprof, with cr3 and privilege as tags.`,
 				begin = p.Machine().TimeNs()
 			}
 			g.add(s)
-			// The module that is there now may be gone at the end.
-			if _, ok := g.inModules[s.RIP]; !ok && s.CPL != 3 && s.RIP>>63 != 0 && k.symbols.Name(s.RIP) == "" {
-				if names := modules(); names != nil {
-					g.inModules[s.RIP], _, _ = names.Lookup(p.Machine().CPUs[0], s.RIP)
-				}
+			if _, ok := g.kernel[s.RIP]; !ok && s.CPL != 3 {
+				g.kernel[s.RIP], _, _ = lookup(s.RIP) // the module that is there now may be gone at the end
 			}
 		})
 		stop()
@@ -134,12 +130,11 @@ go tool pprof, with cr3 and privilege as tags.`,
 
 // guestProfile folds samples.
 type guestProfile struct {
-	flags   *profileFlags
-	symbols *ksym.Table
-	n       int64
-	at      map[replay.Sample]int64 // by place, which is a sample without a step
-	// inModules names functions of modules, by address; those of none are empty.
-	inModules map[uint64]string
+	flags *profileFlags
+	n     int64
+	at    map[replay.Sample]int64 // by place, which is a sample without a step
+	// kernel names functions of the kernel and of its modules, by address; what is in none has an empty name.
+	kernel map[uint64]string
 }
 
 func (g *guestProfile) add(s replay.Sample) {
@@ -165,12 +160,7 @@ func (g *guestProfile) function(s replay.Sample) string {
 	if s.CPL == 3 {
 		return fmt.Sprintf("cr3:%#x:%#x", s.CR3, s.RIP)
 	}
-	if g.symbols != nil {
-		if name, _, ok := g.symbols.Lookup(s.RIP); ok {
-			return name
-		}
-	}
-	if name := g.inModules[s.RIP]; name != "" {
+	if name := g.kernel[s.RIP]; name != "" {
 		return name
 	}
 	return fmt.Sprintf("%#x", s.RIP)

@@ -10,7 +10,6 @@ import (
 	"refault/replay"
 	"refault/traces"
 	"refault/vmm"
-	"refault/vmm/ksym"
 )
 
 type runFlags struct {
@@ -82,12 +81,12 @@ func (a *app) live(ctx context.Context, m *machineFlags, measure *measureFlags, 
 		return nil, err
 	}
 	defer withCancel(ctx, world.Interrupt)()
-	err = measure.begin(machine, func() (*ksym.Table, error) {
+	err = measure.begin(machine, func() (*kernel, error) {
 		k, err := os.ReadFile(m.kernel)
 		if err != nil {
 			return nil, err
 		}
-		return symbolsOf(parseKernel(k))
+		return parseKernel(k)
 	})
 	if err == nil {
 		end, err = r.Run()

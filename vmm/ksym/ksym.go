@@ -6,6 +6,7 @@ import (
 	"debug/elf"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"sort"
@@ -128,14 +129,17 @@ func (t *Table) Addr(name string) (addr uint64, ok bool) {
 }
 
 // Near returns up to n names that are like name, the nearest first.
-func (t *Table) Near(name string, n int) []string {
+func (t *Table) Near(name string, n int) []string { return Near(name, maps.Keys(t.byName), n) }
+
+// Near returns up to n of some names that are like name, the nearest first.
+func Near(name string, of iter.Seq[string], n int) []string {
 	type near struct {
 		name string
 		dist int
 	}
 	var all []near
 	limit := len(name)/3 + 1
-	for s := range t.byName {
+	for s := range of {
 		if d := Distance(name, s, limit); d <= limit {
 			all = append(all, near{s, d})
 		}
@@ -147,6 +151,7 @@ func (t *Table) Near(name string, n int) []string {
 		return bytes.Compare([]byte(a.name), []byte(b.name))
 	})
 	var names []string
+	all = slices.Compact(all)
 	for _, a := range all[:min(n, len(all))] {
 		names = append(names, a.name)
 	}

@@ -92,6 +92,20 @@ func TestDebian(t *testing.T) {
 		if got := modules.Name(c, at); got != name+":"+symbol {
 			t.Errorf("%#x is %q", at, got)
 		}
+		for _, in := range []string{name, ""} {
+			places := k.Find(c, in, symbol)
+			if len(places) != 1 || places[0].Addr != at || places[0].Module.Name != name || !k.Holds(c, &places[0]) {
+				t.Fatalf("%s:%s is at %+v", in, symbol, places)
+			}
+			elsewhere, renamed := places[0], places[0]
+			elsewhere.Addr, renamed.Module.Name = k.initTask, "other"
+			if k.Holds(c, &elsewhere) || k.Holds(c, &renamed) {
+				t.Errorf("%s has %#x, or another name", name, k.initTask)
+			}
+		}
+		if len(k.Find(c, "other", symbol)) > 0 || len(k.Find(c, name, symbol+"x")) > 0 {
+			t.Errorf("another module, or symbol, than %s:%s is there", name, symbol)
+		}
 		pa, ok := c.Translate(at)
 		if va, ok2 := modules.Holding(c, pa); !ok || !ok2 || va != at {
 			t.Errorf("%#x is at physical %#x, which is at %#x", at, pa, va)

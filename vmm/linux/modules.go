@@ -14,6 +14,7 @@ import (
 // moduleLayout is what it takes to find the kernel's modules and their symbols.
 type moduleLayout struct {
 	head uint64 // address of the list
+	init uint64 // address of the function that starts each module; 0: not known
 
 	list, name, kallsyms    uint64 // offsets of members
 	symtab, symbols, strtab uint64 // of struct mod_kallsyms
@@ -28,6 +29,7 @@ func newModuleLayout(t *btf, s Symbols) *moduleLayout {
 	if l.head, ok = s.Addr("modules"); !ok {
 		return nil
 	}
+	l.init, _ = s.Addr("do_init_module")
 	part, each := "module_layout", []string{"core_layout", "init_layout"}
 	if first, err := t.member("module", "mem"); err == nil { // since Linux 6.4: an array
 		size := t.size("module_memory")
@@ -135,7 +137,9 @@ func (k *Kernel) module(c *x86.CPU, at uint64) (m Module, ok bool) {
 // elfSymbolBytes is the size of an Elf64_Sym.
 const elfSymbolBytes = 24
 
-// symbolsOf reads the symbols of a module, by ascending address.
+// ModuleSymbols reads the symbols of a module that is loaded, by ascending address.
+func (k *Kernel) ModuleSymbols(c *x86.CPU, m *Module) []ksym.Symbol { return symbolsOf(c, m) }
+
 func symbolsOf(c *x86.CPU, m *Module) []ksym.Symbol {
 	table := make([]byte, m.symbols*elfSymbolBytes)
 	if len(table) == 0 || !read(c, m.symtab, table) {
@@ -178,6 +182,42 @@ func parseSymbols(table, strings []byte, m *Module) (all []ksym.Symbol) {
 	}
 	slices.SortStableFunc(all, func(a, b ksym.Symbol) int { return cmp.Compare(a.Addr, b.Addr) })
 	return all
+}
+
+// Place is where a module has a symbol.
+type Place struct {
+	Module Module
+	Addr   uint64
+}
+
+// Find returns where modules have a symbol at this moment, the module that was loaded last first: the named
+// module, or, where the name is empty, all of them.
+func (k *Kernel) Find(c *x86.CPU, module, symbol string) (all []Place) {
+	for _, m := range k.Modules(c) {
+		if module != "" && m.Name != module {
+			continue
+		}
+		s := symbolsOf(c, &m)
+		if i := slices.IndexFunc(s, func(s ksym.Symbol) bool { return s.Name == symbol }); i >= 0 {
+			all = append(all, Place{m, s[i].Addr})
+		}
+	}
+	return all
+}
+
+// Holds reports whether the module of a place is still there, and has that address.
+func (k *Kernel) Holds(c *x86.CPU, p *Place) bool {
+	m, ok := k.module(c, p.Module.at)
+	return ok && m.Name == p.Module.Name && m.has(p.Addr)
+}
+
+// ModuleStart returns the address of the kernel's function that starts a module which has all its symbols in
+// memory: nothing of the module's own has been executed, but for what its parameters may need.
+func (k *Kernel) ModuleStart() (addr uint64, ok bool) {
+	if k.modules == nil {
+		return 0, false
+	}
+	return k.modules.init, k.modules.init != 0
 }
 
 // Names names addresses in modules, as they are at the moment when it is asked. It is not safe for concurrent use.

@@ -41,7 +41,7 @@ func Outcomes() []Outcome {
 var (
 	crashLog     = regexp.MustCompile(`Kernel panic|Oops:|general protection fault, |BUG: unable to handle|kernel BUG at|Unable to mount root|guest: panic`)
 	recoveredLog = regexp.MustCompile(`Memory failure: .*(Recovered|Sending SIGBUS|Killing)|MCE: Killing|I/O error, dev|exit status [1-9]|Out of memory: Killed|segfault at|traps: |guest: recovered`)
-	correctedLog = regexp.MustCompile(`\[Hardware Error\]|ata[0-9.]+: exception|soft resetting link|EDAC |No irq handler for vector|self-detected stall|clocksource: .*unstable|guest: corrected`)
+	correctedLog = regexp.MustCompile(`\[Hardware Error\]|ata[0-9.]+: exception|soft resetting link|EDAC |No irq handler for vector|nobody cared|(?i:spurious (8259A|APIC) interrupt)|self-detected stall|clocksource: .*unstable|guest: corrected`)
 )
 
 // Classify tells the outcome, and in a few words why.

@@ -21,6 +21,7 @@ func TestClassifyEndings(t *testing.T) {
 		{"a line twice", end("[    0.1] boot\nhello: a\nhello: a\ncat: b\nguest: done\n", "power-off"), false, SDC},
 		{"status", Ending{Output: []byte(golden), Step: 1000, Reason: "power-off", Status: 3}, false, SDC},
 		{"corrected", end("[    0.1] boot\nmce: [Hardware Error]: Machine check events logged\nhello: a\ncat: b\nguest: done\n", "power-off"), false, Corrected},
+		{"an interrupt that nobody sent", end("[    0.1] boot\n[    0.2] spurious 8259A interrupt: IRQ7.\nhello: a\ncat: b\nguest: done\n", "power-off"), false, Corrected},
 		{"recovered", end("[    0.1] boot\nI/O error, dev sda, sector 1\nhello: a\nguest: done\n", "power-off"), false, Recovered},
 		{"panic", end("[    0.1] boot\nKernel panic - not syncing: x\n", "reset"), false, Crash},
 		{"shutdown", end("[    0.1] boot\n", "triple-fault"), false, Crash},

@@ -17,7 +17,7 @@ var irqKind = Kind{
 		{Name: "do", Doc: "what goes wrong", Needed: true, Values: []string{"lose", "delay", "spurious"}},
 		{Name: "vector", Doc: "interrupt vector, as the local APIC sees it"},
 		{Name: "line", Doc: "or input of the I/O APIC, whose vector at the trigger counts: a number, or " + pinNames("ioapic"), Text: true},
-		{Name: "pic", Doc: "or input of the 8259s, where it goes wrong itself: a number, or " + pinNames("pic") + "; spurious on 7 or 15: a request that goes away before it is acknowledged", Text: true},
+		{Name: "pic", Doc: "or input of the 8259s, where it goes wrong itself, of a guest that uses them (Linux with noapic): a number, or " + pinNames("pic") + "; spurious on 7 or 15: a request that goes away before it is acknowledged", Text: true},
 		{Name: "source", Doc: "or an interrupt of the local APIC itself", Values: []string{"timer", "cmci", "error"}},
 		{Name: "by", Doc: "how late (do=delay)", Time: true},
 		{Name: "skip", Doc: "so many pass before the first", Default: "0"},
@@ -113,7 +113,7 @@ func vectorOf(m *vmm.Machine, a Args, cpu int) (vector uint8, pic bool, err erro
 			return 0, false, fmt.Errorf("irq: pic=%d; devices have inputs 0 to 15 but 2, at which the second controller is: %w", n, ErrSpec)
 		}
 		if !m.PICInput(int(n), a.Text("do") == "spurious") {
-			return 0, false, fmt.Errorf("irq: the guest takes no interrupts from input %d of the 8259s at step %d: %w", n, m.Step(), ErrSpec)
+			return 0, false, fmt.Errorf("irq: the guest takes no interrupts from input %d of the 8259s at step %d (Linux does with noapic on its command line): %w", n, m.Step(), ErrSpec)
 		}
 		return uint8(n), true, nil
 	case a.Has("line"):

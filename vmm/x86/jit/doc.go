@@ -57,7 +57,8 @@
 // them, and are stored (LAHF, SETO) only when something needs them that is not the
 // next instruction: the end of a block, another use of the host's flags, an exit. For
 // an exit they are rather computed once more, out of line, from the registers that
-// they came from, while those have not changed. What the manual leaves undefined is
+// they came from, while those have not changed; shifts and products store for that
+// what they work on, where only exits are in question. What the manual leaves undefined is
 // made what the interpreter defines when they are stored (flagClass).
 //
 // # How does memory work?

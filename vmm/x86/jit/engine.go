@@ -51,6 +51,7 @@ type scratch struct {
 	quiet          uint32 // no interrupt waits for IF
 	windows        [maxWindows]uint64
 	cut            uint64 // from the budget, by the second body of a loop
+	source         uint64 // what flags may be made of once more
 	generation     uint32 // of links between pages of the upper half: another whenever such a page may lie elsewhere
 	beforeSTI      uint32 // RFLAGS as the last STI found them
 	sysFirst       uint64 // somebody wants to see system calls with numbers from here,
@@ -72,7 +73,8 @@ const (
 	sQuiet      = sSysOK + 4
 	sWindows    = sQuiet + 4
 	sCut        = sWindows + maxWindows*8
-	sGeneration = sCut + 8
+	sSource     = sCut + 8
+	sGeneration = sSource + 8
 	sBeforeSTI  = sGeneration + 4
 	sSysFirst   = sBeforeSTI + 4
 	sSysSpan    = sSysFirst + 8

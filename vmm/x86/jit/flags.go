@@ -49,15 +49,20 @@ const (
 	againTest                  // test a, b: also after an operation whose result a is, when all that counts is the result
 	againAdd                   // a is the sum of something and b
 	againSub                   // a is the difference of something and b
+	againMul                   // the product of what was kept and b
+	againShl                   // what was kept, shifted by imm
+	againShr
+	againSar
 )
 
-// again is what makes the flags of an instruction once more, from host registers a and b, or a and imm.
+// again is what makes the flags of an instruction once more, from registers a and b of the guest, or a and
+// imm. What does not leave what it works on is kept in the scratch area before (keepSource).
 type again struct {
 	kind againKind
 	size int
-	a, b int // b is hNone for an immediate
+	a, b uint8 // b is x86.RegZero for an immediate
 	imm  int32
-	regs uint16 // the registers of the guest that it needs
+	regs uint16 // that it needs
 }
 
 // saveFlags makes the guest's flags valid in memory.
@@ -114,45 +119,102 @@ func (t *translator) compute() {
 		return
 	}
 	a, d := &t.a, &t.re
+	in := func(g uint8) int { // a register that has g
+		if hostOf[g] != hNone {
+			return hostOf[g]
+		}
+		a.load(hRAX, home(g))
+		return hRAX
+	}
 	op := func(n, r int) {
-		if d.b == hNone {
+		i := ins{op: uint32(n)<<3 | 2 | wide(d.size), size: d.size}
+		switch {
+		case d.b == x86.RegZero:
 			a.aluImm(n, d.size, r, d.imm)
-		} else {
-			a.rr(ins{op: uint32(n)<<3 | wide(d.size), size: d.size}, d.b, r)
+		case hostOf[d.b] != hNone:
+			a.rr(i, r, hostOf[d.b])
+		default:
+			a.rm(i, r, home(d.b))
 		}
 	}
+	t.fl.host, t.fl.class = true, flagsAll
 	switch d.kind {
 	case againCmp:
-		op(7, d.a)
+		op(7, in(d.a))
 	case againTest:
-		if d.b == hNone {
-			a.ext(ins{op: 0xf6 | wide(d.size), size: d.size}, 0, d.a)
+		r, i := in(d.a), ins{op: 0x84 | wide(d.size), size: d.size}
+		switch {
+		case d.b == x86.RegZero:
+			a.ext(ins{op: 0xf6 | wide(d.size), size: d.size}, 0, r)
 			a.imm(d.imm, d.size)
-		} else {
-			a.rr(ins{op: 0x84 | wide(d.size), size: d.size}, d.b, d.a)
+		case d.b == d.a:
+			a.rr(i, r, r)
+		case hostOf[d.b] != hNone:
+			a.rr(i, hostOf[d.b], r)
+		default:
+			a.rm(i, r, home(d.b))
 		}
 	case againAdd:
-		a.mov(hRAX, d.a)
+		a.mov(hRAX, in(d.a))
 		op(5, hRAX)
 		op(0, hRAX)
 	case againSub:
-		a.mov(hRAX, d.a)
+		a.mov(hRAX, in(d.a))
 		op(0, hRAX)
 		op(5, hRAX)
+	case againMul:
+		i := ins{op: 0x0faf, size: d.size}
+		a.load(hRAX, t.e.scratchAt(sSource))
+		switch {
+		case d.b == d.a:
+			a.rr(i, hRAX, hRAX)
+		case hostOf[d.b] != hNone:
+			a.rr(i, hRAX, hostOf[d.b])
+		default:
+			a.rm(i, hRAX, home(d.b))
+		}
+		t.fl.class = flagsMul
+	default:
+		a.load(hRAX, t.e.scratchAt(sSource))
+		a.ext(ins{op: 0xc1, size: d.size}, map[againKind]int{againShl: 4, againShr: 5, againSar: 7}[d.kind], hRAX)
+		a.bytes(byte(d.imm))
+		if t.fl.class = flagsShiftN; d.imm == 1 {
+			t.fl.class = flagsShift1
+		}
 	}
-	t.fl.host, t.fl.class = true, flagsAll
 }
 
 // remember notes how the flags that were just written can be had once more: from
 // registers a and b of the guest, or from a and an immediate.
 func (t *translator) remember(kind againKind, size int, a uint8, b uint8, immediate bool, imm int32) {
-	if !mapped(a) || !immediate && !mapped(b) {
+	if (a|b)&x86.HighByte != 0 {
 		return
 	}
-	t.re = again{kind: kind, size: size, a: hostOf[a], b: hNone, imm: imm, regs: 1 << a}
+	t.re = again{kind: kind, size: size, a: a, b: x86.RegZero, imm: imm, regs: 1 << a}
 	if !immediate {
-		t.re.b = hostOf[b]
+		t.re.b = b
 		t.re.regs |= 1 << b
+	}
+	t.fl.again = true
+}
+
+// keepSource keeps the value in host register r, which the instruction in work is about to change, where nothing
+// but exits in the rest of the block may want to know the flags that it makes of it. It reports whether it did.
+func (t *translator) keepSource(r int) bool {
+	if overwritten, exits := t.fate(t.i); !overwritten || exits != likely {
+		return false
+	}
+	t.a.store(t.e.scratchAt(sSource), r)
+	t.e.Stats.Sources++
+	return true
+}
+
+// rememberSource notes how flags that were just written can be had once more from what keepSource kept: by
+// register b, or where that is a by what was kept itself, or by an immediate.
+func (t *translator) rememberSource(kind againKind, size int, a, b uint8, imm int32) {
+	t.re = again{kind: kind, size: size, a: a, b: b, imm: imm}
+	if b != x86.RegZero && b != a {
+		t.re.regs = 1 << b
 	}
 	t.fl.again = true
 }
@@ -255,28 +317,57 @@ func (t *translator) clobbered() { t.fl.host = false }
 // dead reports whether all flags are overwritten before anything could see them
 // after instruction i: no reader, no instruction that may leave.
 func (t *translator) dead(i int) bool {
+	overwritten, exits := t.fate(i)
+	return overwritten && exits == none
+}
+
+// chance says whether something has exits.
+type chance uint8
+
+const (
+	none   chance = iota
+	hardly        // its accesses seem to have windows
+	likely
+)
+
+// fate reports whether all flags are overwritten after instruction i, without a reader before but those that
+// an exit leads to, and whether there are such exits.
+func (t *translator) fate(i int) (overwritten bool, exits chance) {
 	for i++; i < len(t.insts) && i < t.i+10; i++ {
 		in := &t.insts[i]
 		if in.IsMem && in.Op != x86.OpLEA && in.Op != x86.OpNOP {
-			return false
+			exits = max(exits, t.exits(in))
 		}
 		switch in.Op {
 		case x86.OpADD, x86.OpOR, x86.OpAND, x86.OpSUB, x86.OpXOR, x86.OpCMP, x86.OpTEST, x86.OpNEG:
-			return true
+			return true, exits
 		case x86.OpPOPCNT, x86.OpMUL, x86.OpIMUL1, x86.OpIMUL2, x86.OpIMUL3:
-			return in.OpSize >= 4
+			return in.OpSize >= 4, exits
 		case x86.OpMOV, x86.OpNOT, x86.OpNOP:
+		case x86.OpPUSH, x86.OpPOP:
+			exits = max(exits, t.exits(in))
 		case x86.OpMOVZX8, x86.OpMOVZX16, x86.OpMOVSX8, x86.OpMOVSX16, x86.OpMOVSXD, x86.OpBSWAP, x86.OpCWD:
 			if in.OpSize < 4 {
-				return false
+				return false, exits
 			}
 		case x86.OpLEA:
 			if in.OpSize < 4 || in.AddrSize != 8 {
-				return false
+				return false, exits
 			}
 		default:
-			return false
+			return false, exits
 		}
 	}
-	return false
+	return false, exits
+}
+
+// exits says whether the accesses of an instruction that is still to come have exits.
+func (t *translator) exits(in *guestInst) chance {
+	if t.loop != nil {
+		return none // or the loop is refused
+	}
+	if key, _, ok := windowOf(in); ok && in.IsMem && t.hasWindow(key) || !in.IsMem && t.hasWindow(stackKey) {
+		return hardly
+	}
+	return likely
 }

@@ -192,7 +192,11 @@ func (t *translator) alu(op, size int) bool {
 			if !cmp {
 				done()
 			}
-			break
+			t.wrote(flagsAll)
+			if op == 1 || op == 4 || op == 6 {
+				t.rememberALU(op, size, in.Reg, in.Reg, false, 0)
+			}
+			return true
 		}
 		needCF()
 		r, done := t.dst(in.Reg, size, hR10)

@@ -7,7 +7,7 @@ import "refault/vmm/x86"
 func (t *translator) imul(size int) bool {
 	a, in := &t.a, t.in
 	if in.Op == x86.OpIMUL2 {
-		i := ins{op: 0x0faf, size: size}
+		i, source := ins{op: 0x0faf, size: size}, false
 		if in.IsMem {
 			m, ok := t.guest(in, size, false, false)
 			if !ok {
@@ -18,10 +18,14 @@ func (t *translator) imul(size int) bool {
 			done()
 		} else {
 			r, done := t.dst(in.Reg, size, hR10)
+			source = t.keepSource(r)
 			a.rr(i, r, t.src(in.RM, hRAX))
 			done()
 		}
 		t.wrote(flagsMul)
+		if source {
+			t.rememberSource(againMul, size, in.Reg, in.RM, 0)
+		}
 		return true
 	}
 	if size < 4 {

@@ -38,7 +38,7 @@ func (t *translator) shift(size int) bool {
 			return false
 		}
 	}
-	dead := t.dead(t.i)
+	dead, source := t.dead(t.i), false
 	switch {
 	case digit == 2 || digit == 3:
 		// RCL and RCR read CF, and keep the others.
@@ -51,6 +51,7 @@ func (t *translator) shift(size int) bool {
 		a.bytes(byte(count))
 	} else {
 		r, done := t.dst(in.RM, size, hR10)
+		source = !rotate && size >= 4 && t.keepSource(r)
 		a.ext(i, digit, r)
 		a.bytes(byte(count))
 		done()
@@ -64,6 +65,9 @@ func (t *translator) shift(size int) bool {
 		t.wrote(flagsShift1)
 	default:
 		t.wrote(flagsShiftN)
+	}
+	if source {
+		t.rememberSource(map[int]againKind{4: againShl, 5: againShr, 7: againSar}[digit], size, in.RM, x86.RegZero, int32(count))
 	}
 	return true
 }

@@ -7,6 +7,7 @@ type Stats struct {
 	Loops                    uint64 // blocks with a second body
 	AddressWindows           uint64 // windows by an address of the host
 	AddendWindows            uint64 // and by an addend to a register
+	Sources                  uint64 // operands that are kept so that an exit can make flags of them
 	Flushes                  uint64 // times that all code was dropped
 	Dropped                  uint64 // blocks whose page was written
 

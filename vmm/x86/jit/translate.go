@@ -240,12 +240,12 @@ func (t *translator) rest() int32 {
 // slowExit returns the label of the exit that leaves the instruction to the
 // interpreter, and makes the guest's flags valid in memory for it.
 func (t *translator) slowExit() *label {
-	if t.loop != nil {
-		t.loop.refused = true
-	}
-	if !t.fl.mem && t.fl.again {
+	switch {
+	case t.loop != nil: // the code is thrown away, and flags that only an exit could want may be gone
+		t.loop.refused, t.fl = true, flagState{mem: true}
+	case !t.fl.mem && t.fl.again:
 		t.lost, t.exitRe = true, t.re
-	} else {
+	default:
 		t.saveFlags()
 	}
 	if t.slow == nil {

@@ -222,6 +222,16 @@ func (t *translator) moveWindows() {
 	}
 }
 
+// hasWindow reports whether a window with a key is open.
+func (t *translator) hasWindow(key windowKey) bool {
+	for k := range t.windows {
+		if t.windows[k].on && t.windows[k].key == key {
+			return true
+		}
+	}
+	return false
+}
+
 func (t *translator) anyWindow() bool {
 	for k := range t.windows {
 		if t.windows[k].on {

@@ -88,6 +88,7 @@ func TestModuleSymbols(t *testing.T) {
 	fails("mem:vaddr=ata_qc_complete,bit=0@step:5e8", "key vaddr: module libata is not loaded")
 	mustFail(t, "unknown symbol ata_qc_complet; near it are ata_qc_complete, __ata_qc_complete, atapi_qc_complete; one of a module that is not loaded is MODULE:SYMBOL",
 		"inject", golden, "-o", out, "--fault", flip+"exec:ata_qc_complet")
+	mustFail(t, "module libata has no symbol ata_print_ids where the recording ends", "bisect", golden, "--when", "virt:libata:ata_print_ids:4>0")
 	mustFail(t, "symbol __this_module is in the modules ", "inject", golden, "-o", out, "--fault", flip+"exec:__this_module")
 	mustFail(t, "module libata is not loaded at step 500000000", "dump", golden, "--at", "5e8", "virt", "libata:ata_qc_complete", "1")
 

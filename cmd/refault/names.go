@@ -58,7 +58,7 @@ func readKernel(m *traces.Manifest) (*kernel, error) {
 // lookup returns what finds the symbol at or before an address, and the distance: of the kernel, or, at the moment
 // when it is asked, of a module that a guest has there, in the first of the machines that has one.
 func (k *kernel) lookup(machines ...*vmm.Machine) func(addr uint64) (name string, offset uint64, ok bool) {
-	modules := k.modules()
+	modules := k.moduleNames()
 	return func(addr uint64) (name string, offset uint64, ok bool) {
 		if k.symbols == nil {
 			return "", 0, false
@@ -104,7 +104,20 @@ func (k *kernel) guest() injectors.Guest {
 // scope is where names of symbols are looked for: in the kernel, and then in modules.
 type scope struct {
 	*ksym.Table
-	modules func() (map[string][]string, error) // that have a symbol, by symbol
+	modules func() (modules, error)
+}
+
+// modules are names of modules: by symbol, those that have it, the one that was loaded last first.
+type modules map[string][]string
+
+// has reports whether any symbol of a module is known.
+func (m modules) has(module string) bool {
+	for _, in := range m {
+		if slices.Contains(in, module) {
+			return true
+		}
+	}
+	return false
 }
 
 // Modules implements injectors.ModuleSymbols.
@@ -127,16 +140,16 @@ func (k *kernel) now(m *vmm.Machine) injectors.Symbols {
 	if k.symbols == nil {
 		return nil
 	}
-	return scope{k.symbols, func() (map[string][]string, error) { return k.moduleSymbols(m), nil }}
+	return scope{k.symbols, func() (modules, error) { return k.moduleSymbols(m), nil }}
 }
 
-// moduleSymbols returns which modules of a machine have a symbol at this moment, by symbol.
-func (k *kernel) moduleSymbols(m *vmm.Machine) map[string][]string {
+// moduleSymbols returns the symbols of a machine's modules at this moment.
+func (k *kernel) moduleSymbols(m *vmm.Machine) modules {
 	g := k.guest()
 	if g == nil {
 		return nil
 	}
-	all := map[string][]string{}
+	all := modules{}
 	c := m.CPUs[0]
 	for _, mod := range g.Modules(c) {
 		for _, s := range g.ModuleSymbols(c, &mod) {
@@ -151,8 +164,7 @@ func (k *kernel) moduleSymbols(m *vmm.Machine) map[string][]string {
 // names are those of a recording's kernel and of the modules that its guest loads, read when they are needed.
 type names struct {
 	kernel func() (*kernel, error)
-	// atEnd are the modules that have a symbol where the recording ends, by symbol.
-	atEnd func() (map[string][]string, error)
+	atEnd  func() (modules, error) // of those that are loaded where the recording ends
 }
 
 func (a *app) names(ctx context.Context, p *replay.Player) *names {
@@ -163,7 +175,7 @@ func (a *app) names(ctx context.Context, p *replay.Player) *names {
 		}
 		return k, nil
 	})}
-	n.atEnd = sync.OnceValues(func() (map[string][]string, error) {
+	n.atEnd = sync.OnceValues(func() (modules, error) {
 		k, err := n.kernel()
 		if err != nil {
 			return nil, err
@@ -212,6 +224,15 @@ func (n *names) location(name string) (compare.Location, error) {
 	if err := e.Bind(s, g); err != nil {
 		return nil, err
 	}
+	if e.Module != "" {
+		all, err := n.atEnd()
+		if err != nil {
+			return nil, err
+		}
+		if all.has(e.Module) && !slices.Contains(all[e.Symbol], e.Module) {
+			return nil, fmt.Errorf("module %s has no symbol %s where the recording ends", e.Module, e.Symbol)
+		}
+	}
 	return func(c *x86.CPU) (uint64, bool) {
 		if e.Module == "" {
 			return e.Addr, true
@@ -231,8 +252,8 @@ func (n *names) nameOf(machines ...*vmm.Machine) func(addr uint64) string {
 	return k.nameOf(machines...)
 }
 
-// modules returns what knows the modules of a guest when it is needed for the first time, or nil for one that is not understood.
-func (k *kernel) modules() func() *linux.Names {
+// moduleNames returns what knows the modules of a guest when it is needed for the first time, or nil for one that is not understood.
+func (k *kernel) moduleNames() func() *linux.Names {
 	return sync.OnceValue(func() *linux.Names {
 		if k.linux == nil {
 			return nil
@@ -247,7 +268,7 @@ func (k *kernel) modules() func() *linux.Names {
 
 // withModules returns the kernel's symbols with those of the modules that a guest has at this moment.
 func (k *kernel) withModules(m *vmm.Machine) *ksym.Table {
-	if names := k.modules()(); names != nil {
+	if names := k.moduleNames()(); names != nil {
 		return k.symbols.With(names.Symbols(m.CPUs[0]))
 	}
 	return k.symbols

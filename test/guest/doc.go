@@ -11,7 +11,7 @@
 //	cpio.go      the initramfs (the kernel's Documentation/driver-api/early-userspace/buffer-format.rst)
 //	programs.go  the programs of src/, compiled by gcc and linked statically
 //	disk.go      the ext4 image, made by mke2fs
-//	guest.go     Build, and the cache
+//	guest.go     Build, BuildNewer, and the cache
 //
 // What the guest does is said on the kernel's command line, refault.run=WHAT;
 // src/init reads it.
@@ -25,6 +25,11 @@
 // gone, the one that takes its place in apt's index is used; its hash then
 // comes from that index, which Debian signs, and Build says so in a line. A
 // cache that holds the pinned packages keeps them.
+//
+// # Why is there a newer kernel?
+//
+// Linux's own tables, which tools read from outside, change: TestNewer and those who call NewerForTest hold what
+// was written for later kernels to one. It is fetched when they run, and in no demonstration.
 //
 // # Why is the same guest built twice the same, byte for byte?
 //

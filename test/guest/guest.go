@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,7 +61,7 @@ const (
 	SaysHelloEnd = "guest: hello: exit status "
 )
 
-// record is what built.json holds.
+// record is what built.json, and newer.json, holds.
 type record struct {
 	Inputs   string // hash of what the guest was made from
 	Packages []Package
@@ -93,18 +94,65 @@ func Build(ctx context.Context, dir string, progress func(string)) (img *Image, 
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 
-	if r := cached(dir); r != nil {
-		return image(dir, r.Packages), nil
-	}
-	if err := os.Remove(filepath.Join(dir, recordFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	packages, err := recorded(dir, recordFile, inputs(), outputs(), func() ([]Package, error) { return build(ctx, dir, progress) })
+	if err != nil {
 		return nil, err
 	}
-	packages, err := build(ctx, dir, progress)
+	return image(dir, packages), nil
+}
+
+// BuildNewer is Build, and makes what it returns as Kernel and Initrd of the newest kernel that Debian has for the
+// release: for tests, of what changed in Linux since. There is an error where apt knows of none.
+func BuildNewer(ctx context.Context, dir string, progress func(string)) (img *Image, err error) {
+	if progress == nil {
+		progress = func(string) {}
+	}
+	if img, err = Build(ctx, dir, progress); err != nil {
+		return nil, err
+	}
+	dir = filepath.Dir(img.Disk)
+	unlock, err := lock(filepath.Join(dir, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	made := []string{"vmlinuz-newer", "initrd-newer.cpio"}
+	packages, err := recorded(dir, "newer.json", fmt.Sprintln(inputs(), newerSource), made, func() ([]Package, error) {
+		common := initramfs{}
+		for _, name := range programNames() {
+			b, err := os.ReadFile(filepath.Join(img.Programs, name))
+			if err != nil {
+				return nil, err
+			}
+			common.program("bin/"+name, b)
+		}
+		f := fetcher{ctx: ctx, dir: dir, progress: progress}
+		if err := f.skeleton(common); err != nil {
+			return nil, err
+		}
+		return f.packages, f.kernel(newerSource, common, made[0], made[1])
+	})
+	if err != nil {
+		return nil, err
+	}
+	img.Kernel, img.Initrd, img.Packages = filepath.Join(dir, made[0]), filepath.Join(dir, made[1]), packages
+	return img, nil
+}
+
+// recorded makes outputs in dir and notes of what, or finds by the note that they are there already.
+func recorded(dir, note, inputs string, outputs []string, build func() ([]Package, error)) ([]Package, error) {
+	if r := cached(dir, note, inputs, outputs); r != nil {
+		return r.Packages, nil
+	}
+	if err := os.Remove(filepath.Join(dir, note)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	packages, err := build()
 	if err != nil {
 		return nil, fmt.Errorf("guest: %w", err)
 	}
-	r := record{Inputs: inputs(), Packages: packages, Outputs: map[string]string{}}
-	for _, name := range outputs() {
+	r := record{Inputs: inputs, Packages: packages, Outputs: map[string]string{}}
+	for _, name := range outputs {
 		if r.Outputs[name], err = hashFile(filepath.Join(dir, name)); err != nil {
 			return nil, err
 		}
@@ -113,10 +161,7 @@ func Build(ctx context.Context, dir string, progress func(string)) (img *Image, 
 	if err != nil {
 		return nil, err
 	}
-	if err := writeFile(filepath.Join(dir, recordFile), append(b, '\n'), 0o644); err != nil {
-		return nil, err
-	}
-	return image(dir, packages), nil
+	return packages, writeFile(filepath.Join(dir, note), append(b, '\n'), 0o644)
 }
 
 func image(dir string, packages []Package) *Image {
@@ -146,17 +191,17 @@ func lock(name string) (unlock func() error, err error) {
 	return f.Close, nil
 }
 
-// cached returns the record of the guest in dir if that is whole, and made from what would be used now.
-func cached(dir string) *record {
-	b, err := os.ReadFile(filepath.Join(dir, recordFile))
+// cached returns the record of what was made in dir if that is whole, and made from what would be used now.
+func cached(dir, note, inputs string, outputs []string) *record {
+	b, err := os.ReadFile(filepath.Join(dir, note))
 	if err != nil {
 		return nil
 	}
 	r := &record{}
-	if err := json.Unmarshal(b, r); err != nil || r.Inputs != inputs() {
+	if err := json.Unmarshal(b, r); err != nil || r.Inputs != inputs {
 		return nil
 	}
-	for _, name := range outputs() {
+	for _, name := range outputs {
 		if sum, err := hashFile(filepath.Join(dir, name)); err != nil || sum != r.Outputs[name] {
 			return nil
 		}
@@ -208,56 +253,74 @@ func build(ctx context.Context, dir string, progress func(string)) (packages []P
 		common.program("bin/"+name, b)
 	}
 
-	fetch := func(s source) (string, error) {
-		file, p, err := s.fetch(ctx, filepath.Join(dir, "packages"), progress)
-		packages = append(packages, p)
-		return file, err
-	}
-	deb, err := fetch(busyboxSource)
-	if err != nil {
+	f := fetcher{ctx: ctx, dir: dir, progress: progress}
+	if err := f.skeleton(common); err != nil {
 		return nil, err
 	}
-	if err := addBusybox(common, deb); err != nil {
+	if err := f.kernel(kernelSource, common, "vmlinuz", "initrd.cpio"); err != nil {
 		return nil, err
 	}
-	common.program("init", sourceFile("init"))
-	for _, d := range []string{"dev", "disk", "proc", "run", "sys", "tmp"} {
-		common.directory(d)
-	}
-	for _, k := range []struct {
-		source         source
-		kernel, initrd string
-	}{{kernelSource, "vmlinuz", "initrd.cpio"}, {cloudSource, "vmlinuz-cloud", "initrd-cloud.cpio"}} {
-		deb, err := fetch(k.source)
-		if err != nil {
-			return nil, err
-		}
-		progress("unpacking " + filepath.Base(deb))
-		kernel, err := readKernel(deb)
-		if err != nil {
-			return nil, err
-		}
-		initrd := initramfs{}
-		for name, f := range common {
-			initrd[name] = f
-		}
-		order, err := kernel.loadOrder(wantedModules)
-		if err != nil {
-			return nil, fmt.Errorf("package %s: %w", deb, err)
-		}
-		for _, name := range order {
-			initrd.file("lib/modules/"+name+".ko", kernel.modules[name].image)
-		}
-		initrd.file("lib/modules/order", []byte(strings.Join(order, "\n")+"\n"))
-		if err := writeFile(filepath.Join(dir, k.kernel), kernel.vmlinuz, 0o644); err != nil {
-			return nil, err
-		}
-		if err := writeFile(filepath.Join(dir, k.initrd), initrd.cpio(), 0o644); err != nil {
-			return nil, err
-		}
+	if err := f.kernel(cloudSource, common, "vmlinuz-cloud", "initrd-cloud.cpio"); err != nil {
+		return nil, err
 	}
 	progress("making the disk")
-	return packages, makeDisk(ctx, work, filepath.Join(dir, "disk.img"))
+	return f.packages, makeDisk(ctx, work, filepath.Join(dir, "disk.img"))
+}
+
+// fetcher makes files of Debian's packages.
+type fetcher struct {
+	ctx      context.Context
+	dir      string
+	progress func(string)
+	packages []Package // that were used
+}
+
+func (f *fetcher) fetch(s source) (string, error) {
+	file, p, err := s.fetch(f.ctx, filepath.Join(f.dir, "packages"), f.progress)
+	f.packages = append(f.packages, p)
+	return file, err
+}
+
+// skeleton adds what every initramfs of the guest has besides the programs.
+func (f *fetcher) skeleton(i initramfs) error {
+	deb, err := f.fetch(busyboxSource)
+	if err != nil {
+		return err
+	}
+	if err := addBusybox(i, deb); err != nil {
+		return err
+	}
+	i.program("init", sourceFile("init"))
+	for _, d := range []string{"dev", "disk", "proc", "run", "sys", "tmp"} {
+		i.directory(d)
+	}
+	return nil
+}
+
+// kernel writes the kernel of a package, and an initramfs of what is common to all kernels and of its modules.
+func (f *fetcher) kernel(s source, common initramfs, vmlinuz, initrd string) error {
+	deb, err := f.fetch(s)
+	if err != nil {
+		return err
+	}
+	f.progress("unpacking " + filepath.Base(deb))
+	kernel, err := readKernel(deb)
+	if err != nil {
+		return err
+	}
+	order, err := kernel.loadOrder(wantedModules)
+	if err != nil {
+		return fmt.Errorf("package %s: %w", deb, err)
+	}
+	i := maps.Clone(common)
+	for _, name := range order {
+		i.file("lib/modules/"+name+".ko", kernel.modules[name].image)
+	}
+	i.file("lib/modules/order", []byte(strings.Join(order, "\n")+"\n"))
+	if err := writeFile(filepath.Join(f.dir, vmlinuz), kernel.vmlinuz, 0o644); err != nil {
+		return err
+	}
+	return writeFile(filepath.Join(f.dir, initrd), i.cpio(), 0o644)
 }
 
 // addBusybox adds busybox, and the names under which it is called.

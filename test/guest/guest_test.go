@@ -204,7 +204,7 @@ func TestBuild(t *testing.T) {
 	if err := os.Truncate(filepath.Join(dir, "initrd.cpio"), 1000); err != nil {
 		t.Fatal(err)
 	}
-	if r := cached(dir); r != nil {
+	if r := cached(dir, recordFile, inputs(), outputs()); r != nil {
 		t.Error("a damaged initrd was not noticed")
 	}
 	if said := build(); len(said) == 0 {
@@ -218,7 +218,7 @@ func TestBuild(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, recordFile), bad, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if r := cached(dir); r != nil {
+		if r := cached(dir, recordFile, inputs(), outputs()); r != nil {
 			t.Errorf("a record that reads %.60q passed", bad)
 		}
 	}

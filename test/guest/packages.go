@@ -38,6 +38,8 @@ var (
 		"a86e2049672f52354c4536a089203b6c82639420424d31c91cf31a181fd4d8f1"}, "linux-image-amd64"}
 	cloudSource = source{Package{"linux-image-6.1.0-56-cloud-amd64", "6.1.192-2",
 		"e7d02b943971edcb8790e256c02cfab3bca6c3d37c1bf25392a57c71300615ee"}, "linux-image-cloud-amd64"}
+	newerSource = source{Package{"linux-image-6.12.117+deb12-cloud-amd64", "6.12.117-1~deb12u1",
+		"5195b288dec79e2981d6b84457f38b7ce7310a2d702930ec7d07209c7f78ce37"}, "linux-image-6.12-cloud-amd64"}
 	busyboxSource = source{Package{"busybox-static", "1:1.35.0-4+deb12u1+b1",
 		"3d3fdbe91d4660c873e14b092c213fe81c1da6362daa236eb25d0171eb108744"}, ""}
 )

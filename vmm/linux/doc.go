@@ -14,7 +14,8 @@
 // Each module has its symbol table in memory, for the kernel's backtraces: the list
 // of modules leads to it. It is read at the moment when a name is asked for, because modules
 // come and go, and so does the code that only initialises them; only the tables are kept,
-// for as long as their module has them in the same place.
+// for as long as their module has them in the same place. A module's memory is two parts until Linux 6.3 and an
+// array of them since; the tests read kernels of both sorts.
 //
 // # Is it right at any step?
 //

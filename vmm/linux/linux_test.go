@@ -16,9 +16,14 @@ import (
 	"refault/vmm/ksym"
 )
 
-// The demo guest's processes while hello runs.
-func TestDebian(t *testing.T) {
-	img := guest.ForTest(t)
+// The demo guest's processes and modules while hello runs.
+func TestDebian(t *testing.T) { testDebian(t, guest.ForTest(t)) }
+
+// The same of a kernel that keeps the parts of a module in an array (since Linux 6.4), and the running
+// process with other things of its processor (since 6.2).
+func TestDebianNewer(t *testing.T) { testDebian(t, guest.NewerForTest(t)) }
+
+func testDebian(t *testing.T, img *guest.Image) {
 	kernel, err := os.ReadFile(img.Kernel)
 	if err != nil {
 		t.Fatal(err)
@@ -74,7 +79,7 @@ func TestDebian(t *testing.T) {
 	for _, m := range k.Modules(c) {
 		loaded[m.Name] = m
 	}
-	for name, symbol := range map[string]string{"ata_piix": "piix_init_one", "libata": "ata_qc_complete", "ext4": "ext4_fill_super"} {
+	for name, symbol := range map[string]string{"ata_piix": "piix_init_one", "libata": "ata_qc_complete", "sd_mod": "sd_probe"} {
 		m, ok := loaded[name]
 		if !ok {
 			t.Errorf("no module %s in %v", name, loaded)
@@ -119,9 +124,14 @@ func TestDebian(t *testing.T) {
 	if s := modules.Symbols(c); len(s) < 1000 || !slices.IsSortedFunc(s, func(a, b ksym.Symbol) int { return cmp.Compare(a.Addr, b.Addr) }) {
 		t.Errorf("%d symbols of all modules", len(s))
 	}
+	if at, ok := k.ModuleStart(); !ok || symbols.Name(at) != "do_init_module" {
+		t.Errorf("modules start at %#x", at)
+	}
 	names := map[string]Process{}
 	for _, p := range k.Processes(c) {
-		names[p.Name] = p
+		if _, ok := names[p.Name]; !ok { // children of init may not have got a name of their own yet
+			names[p.Name] = p
+		}
 	}
 	if p := names["init"]; p.PID != 1 || p.CR3 == 0 {
 		t.Errorf("init: %+v, of %v", p, names)

@@ -108,7 +108,7 @@ func (t *translator) jumpTableOf(mode uint8) int32 {
 // interpreter. It returns the operand of the jump, which needs R10; R11 stays.
 func (t *translator) lookup(slow *label) memop {
 	a := &t.a
-	t.lose(hR10)
+	t.kept = keptNone // for good
 	a.mov(hR10, hRAX)
 	a.bytes(0x49, 0xc1, 0xea, 14) // shr r10, 14
 	a.rr(ins{op: 0x33, size: 4}, hR10, hRAX)

@@ -14,11 +14,11 @@ import (
 func (t *translator) effective(in *guestInst, dst int) {
 	a := &t.a
 	if in.Base == x86.RIP {
+		t.lose(dst)
 		a.movConst(dst, t.next+in.Disp)
 	} else {
 		t.address(windowKey{in.Base, in.Index, in.Scale & 3}, int32(in.Disp), dst)
 	}
-	t.lose(dst)
 	if in.Seg != x86.SegFlat && in.Op != x86.OpLEA {
 		a.rm(ins{op: 0x03, size: 8}, dst, at(hRSP, offSeg+segSize*int32(in.Seg)))
 	}
@@ -26,6 +26,13 @@ func (t *translator) effective(in *guestInst, dst int) {
 
 // address emits what a key stands for, plus disp, into dst, as effective does.
 func (t *translator) address(k windowKey, disp int32, dst int) {
+	m := t.operand(k, disp)
+	t.lose(dst)
+	t.a.lea(dst, m)
+}
+
+// operand returns what a key stands for, plus disp, as an operand of LEA. It may need R10 and R11.
+func (t *translator) operand(k windowKey, disp int32) memop {
 	m := memop{base: hNone, index: hNone, scale: k.scale, disp: disp}
 	if k.base != x86.RegZero {
 		m.base = t.src(k.base, hR10)
@@ -33,8 +40,7 @@ func (t *translator) address(k windowKey, disp int32, dst int) {
 	if k.index != x86.RegZero {
 		m.index = t.src(k.index, hR11)
 	}
-	t.a.lea(dst, m)
-	t.lose(dst)
+	return m
 }
 
 // simpleAddress reports whether the translator can compute the memory operand's address.
@@ -113,7 +119,6 @@ func (t *translator) guestStack(disp int32, size int, write bool) memop {
 // to slow comes last. RAX is garbage then, of which goBeside can make out what it needs.
 func (t *translator) lookUp(write bool, slow *label) (addend memop) {
 	a := &t.a
-	t.lose(hR11)
 	a.bytes(0x41, 0xc1, 0xeb, tlbShift) // shr r11d, …
 	a.aluImm(4, 4, hR11, tlbMask)
 	entry := memop{base: hRSP, index: hR11, disp: t.view}
@@ -131,6 +136,7 @@ func (t *translator) lookUp(write bool, slow *label) (addend memop) {
 
 func (t *translator) translateAddress(base int, disp int32, size int, write, align bool, slow *label) memop {
 	a := &t.a
+	t.lose(hR11)
 	if disp == 0 {
 		a.mov32(hR11, base)
 	} else {
@@ -185,7 +191,7 @@ func (t *translator) guestConst(va uint64, size int, write, align bool) (m memop
 	if fits32(va) {
 		return at(hR11, int32(va)), true
 	}
-	a.movConst(hR10, va)
 	t.lose(hR10)
+	a.movConst(hR10, va)
 	return memop{base: hR10, index: hR11}, true
 }

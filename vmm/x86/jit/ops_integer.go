@@ -421,14 +421,8 @@ func (t *translator) leaOp(size int) bool {
 		v := t.next + in.Disp
 		return t.moveConst(in.Reg, size, v)
 	}
+	m := t.operand(windowKey{in.Base, in.Index, in.Scale & 3}, int32(in.Disp))
 	r, done := t.set(in.Reg, hRAX)
-	m := memop{base: hNone, index: hNone, scale: in.Scale & 3, disp: int32(in.Disp)}
-	if in.Base != x86.RegZero {
-		m.base = t.src(in.Base, hR10)
-	}
-	if in.Index != x86.RegZero {
-		m.index = t.src(in.Index, hR11)
-	}
 	a.rm(ins{op: 0x8d, size: size}, r, m)
 	done()
 	return true

@@ -115,14 +115,15 @@ func (t *translator) spillHigh(g uint8) memop {
 func (t *translator) src(g uint8, tmp int) int {
 	switch {
 	case g&x86.HighByte != 0:
-		t.a.rm(ins{op: 0x0fb6, size: 4}, tmp, t.spillHigh(g))
 		t.lose(tmp)
+		t.a.rm(ins{op: 0x0fb6, size: 4}, tmp, t.spillHigh(g))
 		return tmp
 	case hostOf[g] != hNone:
 		return hostOf[g]
 	case t.kept == int(g):
 		return hR10
 	}
+	t.lose(tmp)
 	t.a.load(tmp, home(g))
 	t.hold(g, tmp)
 	return tmp
@@ -134,8 +135,8 @@ func (t *translator) dst(g uint8, size, tmp int) (r int, done func()) {
 	switch {
 	case g&x86.HighByte != 0:
 		m := t.spillHigh(g)
-		t.a.rm(ins{op: 0x0fb6, size: 4}, tmp, m)
 		t.lose(tmp)
+		t.a.rm(ins{op: 0x0fb6, size: 4}, tmp, m)
 		return tmp, func() {
 			t.a.rm(ins{op: 0x88, size: 1}, tmp, m)
 			t.a.load(hostOf[g&3], home(g&3))
@@ -145,6 +146,7 @@ func (t *translator) dst(g uint8, size, tmp int) (r int, done func()) {
 	case t.kept == int(g):
 		tmp = hR10
 	default:
+		t.lose(tmp)
 		t.a.load(tmp, home(g))
 		t.hold(g, tmp)
 	}
@@ -160,6 +162,7 @@ func (t *translator) set(g uint8, tmp int) (r int, done func()) {
 	if t.keeps && tmp == hRAX {
 		tmp = hR10
 	}
+	t.lose(tmp)
 	return tmp, func() {
 		t.a.store(home(g), tmp)
 		if t.kept == int(g) {
@@ -171,46 +174,61 @@ func (t *translator) set(g uint8, tmp int) (r int, done func()) {
 
 // R10 keeps the value of one register that lives in the State from one instruction to the
 // next, so that a chain of operations on it waits for no load. Its home has the value too. R10 and
-// R11 keep what a window's slot has, likewise.
+// R11 likewise keep what makes the addresses of a window the host's, which goes to the
+// window's slot only when they are needed for something else.
 
 const (
 	keptNone   = -1
 	keptWindow = 16 // and from here on windows
 )
 
-// hold notes that tmp has the value of register g.
+// hold notes that tmp has the value of register g. Preconditions: it was lost.
 func (t *translator) hold(g uint8, tmp int) {
-	t.lose(tmp)
 	if tmp == hR10 && t.keeps {
 		t.kept = int(g)
 	}
 }
 
-// holdWindow notes that tmp has what the slot of window k has.
+// holdWindow notes that tmp has what makes the addresses of window k the host's. Preconditions: it was lost.
 func (t *translator) holdWindow(k, tmp int) {
-	t.lose(tmp)
-	if !t.keeps {
-		return
-	}
-	switch tmp {
-	case hR10:
+	switch {
+	case !t.keeps:
+		t.storeWindow(k, tmp)
+	case tmp == hR10:
 		t.kept = keptWindow + k
-	case hR11:
+	case tmp == hR11:
 		t.kept11 = keptWindow + k
 	}
 }
 
-// lose notes that tmp was used for something else.
-func (t *translator) lose(tmp int) {
-	switch tmp {
-	case hR10:
-		t.kept = keptNone
-	case hR11:
-		t.kept11 = keptNone
+// storeWindow brings what tmp has of window k to its slot, if it is not there.
+func (t *translator) storeWindow(k, tmp int) {
+	if w := &t.windows[k]; w.on && !w.stored {
+		t.a.store(t.e.slotOf(k), tmp)
+		w.stored = true
 	}
 }
 
-func (t *translator) loseAll() { t.kept, t.kept11 = keptNone, keptNone }
+// lose notes that tmp is going to be used for something else.
+func (t *translator) lose(tmp int) {
+	lose := func(kept *int) {
+		if *kept >= keptWindow {
+			t.storeWindow(*kept-keptWindow, tmp)
+		}
+		*kept = keptNone
+	}
+	switch tmp {
+	case hR10:
+		lose(&t.kept)
+	case hR11:
+		lose(&t.kept11)
+	}
+}
+
+func (t *translator) loseAll() {
+	t.lose(hR10)
+	t.lose(hR11)
+}
 
 // loseWindow notes that window k is closed.
 func (t *translator) loseWindow(k int) {
@@ -231,9 +249,7 @@ func keepsTemporaries(in *guestInst) bool {
 		return true
 	case x86.OpPUSH, x86.OpCMOVCC, x86.OpSETCC:
 		return !in.IsMem
-	case x86.OpJCC:
-		return in.side
-	case x86.OpCALL, x86.OpRET, x86.OpJMP: // they use R10 for the target, but only then
+	case x86.OpJCC, x86.OpCALL, x86.OpRET, x86.OpJMP: // they use R10 for the target, but only then
 		return true
 	}
 	return false

@@ -38,8 +38,9 @@ type window struct {
 	on     bool
 	key    windowKey
 	lo, hi int32
-	origin int32 // where its slot points to, unless it has an addend
+	origin int32 // where its address points to, unless it has an addend
 	write  bool
+	stored bool // the slot has the address or addend
 }
 
 // windowOf returns the key and the displacement of an instruction's memory operand, where windows are made for such.
@@ -99,6 +100,7 @@ func (t *translator) through(k int, disp int32) memop {
 		return at(hR10, disp-w.origin)
 	}
 	if t.kept11 != keptWindow+k {
+		t.lose(hR11)
 		t.a.load(hR11, t.e.slotOf(k))
 		t.holdWindow(k, hR11)
 	}
@@ -120,7 +122,7 @@ func (t *translator) open(k int, v *window, disp int32) (m memop) {
 	plain := newLabel()
 	if v.key.simple() {
 		r := t.translateAddress(hostOf[v.key.base], v.lo, int(v.hi-v.lo), v.write, false, plain)
-		a.store(t.e.slotOf(k), r.index)
+		t.windows[k] = *v
 		t.holdWindow(k, r.index)
 		t.e.Stats.AddendWindows++
 		m = memop{base: r.base, index: r.index, disp: disp}
@@ -129,12 +131,11 @@ func (t *translator) open(k int, v *window, disp int32) (m memop) {
 		t.address(v.key, v.lo, hR10)
 		r := t.translateAddress(hR10, 0, int(v.hi-v.lo), v.write, false, plain)
 		a.rr(ins{op: 0x03, size: 8}, r.base, r.index) // add
-		a.store(t.e.slotOf(k), r.base)
+		t.windows[k] = *v
 		t.holdWindow(k, r.base)
 		t.e.Stats.AddressWindows++
 		m = at(r.base, disp-v.origin)
 	}
-	t.windows[k] = *v
 	rest, rip := int32(int(t.b.n)-t.i), t.b.rip+uint64(t.in.pos)
 	t.cold = append(t.cold, func() {
 		a.bind(plain)

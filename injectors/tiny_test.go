@@ -92,10 +92,15 @@ func (o *outcome) said() string { return strings.ReplaceAll(string(o.RecordedCon
 // inject makes a faulty run and holds its recording to replay, from its beginning and from the middle.
 func inject(t testing.TB, specs ...string) *outcome {
 	t.Helper()
+	return injectFaults(t, parseAll(t, specs)...)
+}
+
+func injectFaults(t testing.TB, faults ...*Fault) *outcome {
+	t.Helper()
 	dir := filepath.Join(t.TempDir(), "faulty.rec")
 	opt := often
 	opt.MaxSteps = 1_600_000
-	inj, err := Inject(golden(t), dir, parseAll(t, specs), opt, tiny.Disk())
+	inj, err := Inject(golden(t), dir, faults, opt, tiny.Disk())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,14 +117,14 @@ func inject(t testing.TB, specs ...string) *outcome {
 		}
 	}
 	if err := o.Verify(); err != nil {
-		t.Fatalf("%q: replay: %v", specs, err)
+		t.Fatalf("%v: replay: %v", faults, err)
 	}
 	again := recorded.Open(t, dir)
 	if err := again.Seek((again.Start() + again.End()) / 2); err != nil {
-		t.Fatalf("%q: seek: %v", specs, err)
+		t.Fatalf("%v: seek: %v", faults, err)
 	}
 	if err := again.RunTo(again.End()); err != nil {
-		t.Fatalf("%q: replay from the middle: %v", specs, err)
+		t.Fatalf("%v: replay from the middle: %v", faults, err)
 	}
 	return o
 }

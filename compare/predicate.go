@@ -150,7 +150,10 @@ func (q *Predicate) memory(virtual bool, arg string, symbol func(string) (Locati
 	var location Location
 	addr, err := strconv.ParseUint(left[:i], 0, 64)
 	if err != nil {
-		if symbol == nil || !virtual {
+		switch {
+		case !virtual:
+			return fmt.Errorf("%q is not an address; symbols are for virt", left[:i])
+		case symbol == nil:
 			return fmt.Errorf("%q is not an address", left[:i])
 		}
 		if location, err = symbol(left[:i]); err != nil {

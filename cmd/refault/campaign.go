@@ -33,6 +33,7 @@ var campaignVerb = verb{
 the golden run did in that time. In a fault, braces stand for what is drawn anew for each trial:
 {LO..HI} a number, {A|B|C} a word. The same --seed draws the same faults; each can be given to
 refault inject as it is told, to be recorded and looked at. Nothing is recorded here.
+A trial in which a trigger did not come is told as such, and counts as what became of the guest.
 Of faults in memory (mem with track=yes, poison) it also counts how many were consumed, and
 what became of those.`,
 	example: `refault campaign boot.rec --at 2172527832 --steps 1e7 --count 200 \
@@ -59,6 +60,8 @@ type trialReport struct {
 	Why     string          `json:"why"`
 	Step    uint64          `json:"step"`
 	Fate    injectors.Fate  `json:"fate,omitempty"` // of a fault in memory
+	// Never are the faults whose trigger did not come, and how near it came.
+	Never []string `json:"never_triggered,omitempty"`
 }
 
 func runCampaign(ctx context.Context, a *app, c *call) (int, error) {
@@ -109,6 +112,9 @@ func runCampaign(ctx context.Context, a *app, c *call) (int, error) {
 		for _, f := range faults {
 			r.Faults = append(r.Faults, f.String())
 		}
+		for _, w := range t.Waiting {
+			r.Never = append(r.Never, w.String())
+		}
 		r.Outcome, r.Why = compare.ClassifyEndings(ending(p, golden), ending(p, t), func() bool {
 			return compare.SameState(p.Manifest.Devices, &golden.State, &t.State)
 		})
@@ -142,7 +148,11 @@ func printCampaign(a *app, reports []trialReport, asJSON bool) error {
 		if asJSON {
 			err = enc.Encode(r)
 		} else {
-			_, err = fmt.Fprintf(a.out, "%5d  %-9s  %s\n", r.Trial, r.Outcome, strings.Join(r.Faults, " "))
+			text := strings.Join(r.Faults, " ")
+			if len(r.Never) > 0 {
+				text += "  (did not happen)"
+			}
+			_, err = fmt.Fprintf(a.out, "%5d  %-9s  %s\n", r.Trial, r.Outcome, text)
 		}
 		if err != nil {
 			return err
@@ -156,6 +166,15 @@ func printCampaign(a *app, reports []trialReport, asJSON bool) error {
 		share(a.out, string(o), counts[o], len(reports))
 	}
 	printFates(a.out, reports)
+	var never []string
+	for i := range reports {
+		if n := reports[i].Never; len(n) > 0 {
+			never = append(never, n[0])
+		}
+	}
+	if len(never) > 0 {
+		fmt.Fprintf(a.out, "in %d of them a fault did not happen, because its trigger did not come; the first: %s\n", len(never), never[0])
+	}
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"refault/injectors"
 	"refault/replay/gdb"
 	"refault/vmm"
 )
@@ -206,6 +207,9 @@ has one; with --at those of modules too, as the guest has them in its memory. Wi
 			}
 		}
 		for _, name := range c.args[1:] {
+			if _, err := injectors.ParseUint(name); err == nil {
+				return 0, fmt.Errorf("%q is a number, not the name of a symbol", name)
+			}
 			addr, err := names.address(p.Machine(), name)
 			if err != nil {
 				return 0, err

@@ -159,6 +159,7 @@ func TestGDBAndSymbolsOfBadInput(t *testing.T) {
 		{[]string{"gdb", rec, "--listen", ":0", "--at", "1e15"}, "has steps 0 to"},
 		{[]string{"gdb", rec, "--listen", "256.256.256.256:1"}, "--listen"},
 		{[]string{"symbols", rec, "_strat"}, "unknown symbol _strat; near it are"},
+		{[]string{"symbols", rec, "0x10"}, "is a number"},
 		{[]string{"symbols", rec, "--at", "1e15"}, "has steps 0 to"},
 		{[]string{"symbols", dir}, "not a recording"},
 	} {

@@ -148,6 +148,14 @@ func TestVerbs(t *testing.T) {
 	if fates := must(t, "campaign", rec, "--at", "200000", "--steps", "50000", "--count", "5", "--fault", "mem:addr={0x300000..0x300fff},bit=3,track=yes@step:200000"); !strings.Contains(fates, "5 of them in memory\n  untouched        5  100.0 %") {
 		t.Errorf("campaign in memory that nobody uses:\n%s", fates)
 	}
+	never := []string{"campaign", rec, "--at", "200000", "--steps", "50000", "--count", "2", "--fault", "reg:name=rax,bit={0..63}@vector:mc"}
+	if out := must(t, never...); strings.Count(out, "@vector:mc  (did not happen)\n") != 2 ||
+		!strings.Contains(out, "in 2 of them a fault did not happen, because its trigger did not come; the first: reg:name=rax,") {
+		t.Errorf("campaign whose faults do not happen:\n%s", out)
+	}
+	if out := must(t, append(never, "--json")...); strings.Count(out, `"never_triggered":["reg:name=rax,`) != 2 {
+		t.Errorf("campaign whose faults do not happen:\n%s", out)
+	}
 	trials := must(t, "campaign", rec, "--at", "200000", "--steps", "50000", "--count", "20", "--fault", "reg:name={rax|rbx|rsp},bit={0..31}@step:{200000..240000}")
 	if strings.Count(trials, "@step:2") != 20 || !strings.Contains(trials, "20 trials") || !strings.Contains(trials, "confidence") {
 		t.Errorf("campaign:\n%s", trials)

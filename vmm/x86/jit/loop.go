@@ -358,8 +358,8 @@ func (t *translator) secondBody(carry bool) {
 	l.top, l.carry, l.re = top, carry, t.re
 	t.fl = flagState{again: carry, mem: !carry}
 	first, re := t.fl, t.re
+	t.loseAll()
 	for l.copy = range l.copies {
-		t.loseAll()
 		for t.i = range t.insts {
 			if t.instruction(); l.refused {
 				return

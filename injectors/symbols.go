@@ -139,7 +139,8 @@ func (e *Expr) String() string {
 }
 
 // Locate finds a symbol of a module, as it is at this moment, and sets Addr. Where there is none it
-// says why; wrong then means that the module has just been loaded, and so never had it.
+// says why; wrong then means that the module has just been loaded, and so never had it. One that is still being
+// loaded, while another is started, has no symbols yet.
 func (e *Expr) Locate(c *x86.CPU, g Guest) (at *linux.Place, missing string, wrong bool) {
 	if found := g.Find(c, e.Module, e.Symbol); len(found) > 0 {
 		e.Addr = found[0].Addr + e.Offset
@@ -154,7 +155,7 @@ func (e *Expr) Locate(c *x86.CPU, g Guest) (at *linux.Place, missing string, wro
 		for _, s := range g.ModuleSymbols(c, &loaded[i]) {
 			names = append(names, s.Name)
 		}
-		return nil, fmt.Sprintf("module %s has no symbol %s%s", e.Module, e.Symbol, nearby(ksym.Near(e.Symbol, slices.Values(names), 3))), i == 0
+		return nil, fmt.Sprintf("module %s has no symbol %s%s", e.Module, e.Symbol, nearby(ksym.Near(e.Symbol, slices.Values(names), 3))), i == 0 && len(names) > 0
 	}
 	return nil, fmt.Sprintf("module %s is not loaded", e.Module), false
 }

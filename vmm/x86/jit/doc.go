@@ -16,7 +16,7 @@
 //	spaces.go      jump targets of address spaces that are not in use
 //	window.go      looking several accesses up at once
 //	beside.go      accesses beside what somebody watches on the same page
-//	loop.go        the second body of a loop, which looks nothing up
+//	loop.go        the second body of a loop, which looks up only what it cannot foretell
 //	asm.go         the assembler
 //	code_unsafe.go where generated code lies, and the offsets that it uses
 //	enter_*.s      the way in
@@ -36,7 +36,7 @@
 //
 // RSP is the State plus bias, so that all general registers of the guest are within a
 // byte's displacement. Eleven of them live in host registers (hostOf), and those that
-// instructions imply, but RAX, have the same number there; R10, R11, R13, R14 and R15
+// instructions imply, but RAX, have the same number there; R11 to R15
 // of the guest stay in the State. RAX, R10 and R11 of the host are the translator's.
 // R13 is the budget. The vector registers are the guest's once an instruction of the
 // run needed one; a byte in the State says so, and they are stored on the way out. The
@@ -70,7 +70,7 @@
 // before the instruction has changed anything, the interpreter executes it, with all
 // that may come of it, and the block is resumed behind it if the world is still what
 // it was. A window (window.go) looks several accesses through the same registers up
-// at once, and a loop through memory looks each page up once (loop.go).
+// at once, and a loop through memory looks up once for each page what moves by constants (loop.go).
 //
 // # What does it cost to be looked at?
 //

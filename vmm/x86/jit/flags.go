@@ -77,38 +77,39 @@ func (t *translator) saveFlags() {
 	a := &t.a
 	seto := func() { a.bytes(0x0f, 0x90, 0xc0) } // seto al
 	const lahf = 0x9f
-	clearAF := func() { a.bytes(0x80, 0xe4, 0xef) } // and ah, ~AF
-	noOF := func() { a.bytes(0xb0, 0) }             // mov al, 0
-	keeps := false
+	only := func(flags, of byte) { // and eax, …
+		a.bytes(0x25, of, flags, 0, 0)
+	}
+	keeps, stored := false, false
 	switch t.fl.class {
 	case flagsAll:
 		a.bytes(lahf)
 		seto()
 		keeps = true
 	case flagsMul:
-		seto()
-		a.bytes(0x88, 0xc4) // mov ah, al
-		keeps = true
+		a.extm(ins{op: 0x0f90, size: 1}, 0, at(hRSP, offFlags))   // seto
+		a.extm(ins{op: 0x0f92, size: 1}, 0, at(hRSP, offFlags+1)) // setc
+		keeps, stored = true, true
 	case flagsShift1:
-		seto()
 		a.bytes(lahf)
-		clearAF()
+		seto()
+		only(0xff&^x86.FlagAF, 1)
 	case flagsShiftN:
 		a.bytes(lahf)
-		clearAF()
-		noOF()
+		only(0xff&^x86.FlagAF, 0)
 	case flagsRotN:
-		a.bytes(lahf)
-		noOF()
+		a.bytes(lahf, 0xb0, 0) // mov al, 0
 		keeps = true
 	case flagsScan:
-		a.bytes(0x0f, 0x94, 0xc4, 0xc0, 0xe4, 6) // setz ah; shl ah, 6
-		noOF()
+		a.bytes(lahf)
+		only(x86.FlagZF, 0)
 	case flagsOrder:
-		a.bytes(lahf, 0x80, 0xe4, x86.FlagZF|x86.FlagPF|x86.FlagCF) // and ah
-		noOF()
+		a.bytes(lahf)
+		only(x86.FlagZF|x86.FlagPF|x86.FlagCF, 0)
 	}
-	a.rm(ins{op: 0x89, size: 2}, hRAX, at(hRSP, offFlags))
+	if !stored {
+		a.rm(ins{op: 0x89, size: 2}, hRAX, at(hRSP, offFlags))
+	}
 	t.fl.mem = true
 	t.fl.host = t.fl.host && keeps
 }
@@ -336,7 +337,7 @@ func (t *translator) fate(i int) (overwritten bool, exits chance) {
 	for i++; i < len(t.insts) && i < t.i+10; i++ {
 		in := &t.insts[i]
 		if in.IsMem && in.Op != x86.OpLEA && in.Op != x86.OpNOP {
-			exits = max(exits, t.exits(in))
+			exits = max(exits, t.exits(i))
 		}
 		switch in.Op {
 		case x86.OpADD, x86.OpOR, x86.OpAND, x86.OpSUB, x86.OpXOR, x86.OpCMP, x86.OpTEST, x86.OpNEG:
@@ -345,7 +346,7 @@ func (t *translator) fate(i int) (overwritten bool, exits chance) {
 			return in.OpSize >= 4, exits
 		case x86.OpMOV, x86.OpNOT, x86.OpNOP:
 		case x86.OpPUSH, x86.OpPOP:
-			exits = max(exits, t.exits(in))
+			exits = max(exits, t.exits(i))
 		case x86.OpMOVZX8, x86.OpMOVZX16, x86.OpMOVSX8, x86.OpMOVSX16, x86.OpMOVSXD, x86.OpBSWAP, x86.OpCWD:
 			if in.OpSize < 4 {
 				return false, exits
@@ -361,10 +362,11 @@ func (t *translator) fate(i int) (overwritten bool, exits chance) {
 	return false, exits
 }
 
-// exits says whether the accesses of an instruction that is still to come have exits.
-func (t *translator) exits(in *guestInst) chance {
-	if t.loop != nil {
-		return none // or the loop is refused
+// exits says whether the accesses of instruction i, which is still to come, have exits.
+func (t *translator) exits(i int) chance {
+	in := &t.insts[i]
+	if t.loop != nil && t.loop.of[i] != noStream {
+		return none
 	}
 	if key, _, ok := windowOf(in); ok && in.IsMem && t.hasWindow(key) || !in.IsMem && t.hasWindow(stackKey) {
 		return hardly

@@ -22,11 +22,7 @@ func (t *translator) sideExit() bool {
 		t.a.bind(way)
 		t.fl, t.re, t.mode = fl, re, t.b.mode
 		t.saveFlags()
-		if l != nil {
-			t.leaveLoop(l, rest)
-		} else {
-			t.a.aluImm(0, 8, hBudget, rest)
-		}
+		t.giveBack(l, rest)
 		t.link(target)
 	})
 	return true

@@ -11,7 +11,7 @@ import (
 
 // Loops. A block that ends with a branch to its own beginning, and whose addresses move by
 // constants, mostly goes through memory page by page: the array sum, the copy, the row
-// times a column. For those the block has a second body, which looks nothing up. Before
+// times a column. For those the block has a second body, which does not look them up. Before
 // it, each stream of accesses looks up the page that it is in, and the iterations are
 // counted for which all streams stay in theirs; the budget is cut to those, so that what
 // ends a turn for want of budget also ends it at a page's end. What is cut off waits in
@@ -20,8 +20,9 @@ import (
 // The first iteration is always the block's own. So the second body begins with the flags
 // of the branch, from the very registers that its own end leaves: neither stores them.
 //
-// Nothing in the second body needs the interpreter: an instruction that asks for an exit
-// refuses the loop. So nothing changes a translation while it runs. It holds the
+// What is no stream (an entry of a table, say) is looked up in each iteration, as elsewhere. Where that fails, the second
+// body is left, and the block goes on from its beginning next time: so nothing changes a translation while it runs. An
+// instruction that needs the interpreter for another reason refuses the loop. The second body holds the
 // addends of its streams in host registers whose guests the loop does not use; they wait at home.
 
 const (
@@ -68,6 +69,8 @@ type loop struct {
 	re      again
 	top     *label
 	refused bool
+	looks   bool // some accesses are no streams
+	looking bool // the access in work is no stream, and may leave the second body
 }
 
 // loopOf plans the second body of a block that branches to its own beginning. It reports whether there may be one.
@@ -100,11 +103,14 @@ func (t *translator) loopOf() bool {
 		in := &t.insts[i]
 		l.of[i] = noStream
 		if in.IsMem && in.Op != x86.OpLEA && in.Op != x86.OpNOP && !l.add(t.b, in, i, &moved) {
-			return false
+			l.looks = true
 		}
 		if d, ok := constantStep(in); ok {
 			moved[in.RM&15] += d
 		}
+	}
+	if l.looks && l.n == 0 {
+		return false
 	}
 	free := 0
 	for i := range l.streams[:l.n] {
@@ -259,25 +265,21 @@ func (l *loop) add(b *block, in *guestInst, i int, moved *[16]int32) bool {
 }
 
 // loopOperand returns the host's operand for the access of the instruction in work.
-func (t *translator) loopOperand(in *guestInst) (m memop, ok bool) {
-	k := t.loop.of[t.i]
-	if k == noStream {
-		return m, false
-	}
-	s := &t.loop.streams[k]
+func (t *translator) loopOperand(in *guestInst) memop {
+	s := &t.loop.streams[t.loop.of[t.i]]
 	switch {
 	case s.constant():
 		va := in.Disp
 		if in.Base == x86.RIP {
 			va += t.next
 		}
-		return at(s.addend, int32(va-s.va)), true
+		return at(s.addend, int32(va-s.va))
 	case s.fixed:
-		return at(s.addend, int32(in.Disp)), true
+		return at(s.addend, int32(in.Disp))
 	case !s.baseFixed:
-		return memop{base: hostOf[s.base], index: s.addend, disp: int32(in.Disp)}, true
+		return memop{base: hostOf[s.base], index: s.addend, disp: int32(in.Disp)}
 	}
-	return memop{base: s.addend, index: hostOf[s.index], scale: s.scale, disp: int32(in.Disp)}, true
+	return memop{base: s.addend, index: hostOf[s.index], scale: s.scale, disp: int32(in.Disp)}
 }
 
 func (s *stream) constant() bool { return s.base == x86.RegZero && s.index == x86.RegZero }
@@ -310,6 +312,9 @@ func (t *translator) branchBack(cc byte) {
 			again.at = start
 			if !refused {
 				t.e.Stats.Loops++
+				if t.plan.looks {
+					t.e.Stats.LookingLoops++
+				}
 				break
 			}
 			a.b, t.e.exits, t.cold = a.b[:start], t.e.exits[:exits], t.cold[:cold]
@@ -392,6 +397,15 @@ func (t *translator) leaveLoop(l *loop, rest int32) {
 	a.rm(ins{op: 0x03, size: 8}, hBudget, t.e.scratchAt(sCut))
 	for _, g := range l.guests[:l.n] {
 		a.load(hostOf[g], home(g))
+	}
+}
+
+// giveBack gives back to the budget what a block does not use that is left in its middle, or in its second body, which is l.
+func (t *translator) giveBack(l *loop, rest int32) {
+	if l != nil {
+		t.leaveLoop(l, rest)
+	} else {
+		t.a.aluImm(0, 8, hBudget, rest)
 	}
 }
 

@@ -60,6 +60,12 @@ func generateLoop(seed uint64, forms []uint16) *program {
 			p.code = append(p.code, b...)
 			break
 		}
+		if g.IntN(6) == 0 { // RDX goes anywhere
+			p.code = append(p.code, 0x48, 0x69, 0xd2) // imul rdx, rdx, …
+			p.code = binary.LittleEndian.AppendUint32(p.code, 0x41c64e6d)
+			p.code = append(p.code, 0x48, 0x83, 0xc2, 0x39, 0x81, 0xe2) // add rdx, …; and edx, …
+			p.code = binary.LittleEndian.AppendUint32(p.code, uint32(g.pick(0x38, 0x1f8, 0xff0, 0x17ff, 0x3fff)))
+		}
 		if g.IntN(2) == 0 {
 			r := loopRegs[g.IntN(len(loopRegs))]
 			if g.IntN(4) == 0 {
@@ -118,5 +124,8 @@ func TestRandomLoops(t *testing.T) {
 	s := lockstep(t, func(seed uint64) *program { return generateLoop(seed, forms) }, 3000, 40, 500, 3000)
 	if t.Logf("%d loops with a second body", s.Loops); s.Loops < uint64(*lockCases)/10 {
 		t.Errorf("%d of %d loops have a second body", s.Loops, *lockCases)
+	}
+	if t.Logf("%d of them look something up in each iteration", s.LookingLoops); s.LookingLoops < s.Loops/30 {
+		t.Errorf("%d of %d loops look something up in each iteration", s.LookingLoops, s.Loops)
 	}
 }

@@ -83,8 +83,12 @@ func (a *asm) testPage() {
 // through the TLB, and returns the operand of the host. It uses RAX, R10 and R11,
 // of which the operand needs R10 and R11, and the flags. ok is false where it cannot.
 func (t *translator) guest(in *guestInst, size int, write bool, align bool) (m memop, ok bool) {
-	if t.loop != nil {
-		return t.loopOperand(in)
+	if l := t.loop; l != nil {
+		if l.of[t.i] != noStream {
+			return t.loopOperand(in), true
+		}
+		l.looking = true
+		defer func() { l.looking = false }()
 	}
 	if va, ok := t.constant(in); ok {
 		return t.guestConst(va, size, write, align)

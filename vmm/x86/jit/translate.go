@@ -223,7 +223,7 @@ func (t *translator) instruction() {
 		t.fl.again = false
 	}
 	t.moveWindows()
-	if t.slow != nil && t.loop == nil {
+	if t.slow != nil {
 		t.finishSlow()
 	}
 }
@@ -241,7 +241,7 @@ func (t *translator) rest() int32 {
 // interpreter, and makes the guest's flags valid in memory for it.
 func (t *translator) slowExit() *label {
 	switch {
-	case t.loop != nil: // the code is thrown away, and flags that only an exit could want may be gone
+	case t.loop != nil && !t.loop.looking: // the code is thrown away, and flags that only an exit could want may be gone
 		t.loop.refused, t.fl = true, flagState{mem: true}
 	case !t.fl.mem && t.fl.again:
 		t.lost, t.exitRe = true, t.re
@@ -267,7 +267,7 @@ func (t *translator) leaveToInterpreter() {
 func (t *translator) finishSlow() {
 	l, id, fl, sse, x87, lost, re := t.slow, t.id, t.fl, t.sse, t.x87, t.lost, t.exitRe
 	t.e.exits[id].call, t.e.exits[id].vec, t.e.exits[id].x87 = t.call, sse, x87
-	windows, kept := t.anyWindow(), t.kept
+	windows, kept, loop, rest := t.anyWindow(), t.kept, t.loop, t.rest()+int32(t.i+1)-int32(len(t.insts))
 	after := &label{at: len(t.a.b)}
 	end := (t.in.attr&x86.EndBlock != 0 || endsBlock(t.in.Op)) && !t.in.side
 	t.cold = append(t.cold, func() {
@@ -277,8 +277,11 @@ func (t *translator) finishSlow() {
 			t.fl, t.re = flagState{again: true}, re
 			t.saveFlags()
 		}
+		if loop != nil {
+			t.leaveLoop(loop, rest)
+		}
 		t.leave(id)
-		if end {
+		if end || loop != nil {
 			return
 		}
 		if windows {

@@ -70,7 +70,7 @@ func (e *Engine) slotOf(k int) memop { return e.scratchAt(sWindows + 8*int32(k))
 
 // windowed returns the host's operand for an access, where a window has it or one can be opened for it.
 func (t *translator) windowed(key windowKey, disp int32, size int, write bool) (m memop, ok bool) {
-	if t.b.plain || t.loop != nil {
+	if t.b.plain || t.loop != nil && !t.loop.looking {
 		return m, false
 	}
 	free := noWindow
@@ -136,14 +136,14 @@ func (t *translator) open(k int, v *window, disp int32) (m memop) {
 		t.e.Stats.AddressWindows++
 		m = at(r.base, disp-v.origin)
 	}
-	rest, rip := int32(int(t.b.n)-t.i), t.b.rip+uint64(t.in.pos)
+	rest, rip, l := t.rest()+1, t.b.rip+uint64(t.in.pos), t.loop
 	t.cold = append(t.cold, func() {
 		a.bind(plain)
 		if lost {
 			t.fl, t.re = flagState{again: true}, re
 			t.saveFlags()
 		}
-		a.aluImm(0, 8, hBudget, rest)
+		t.giveBack(l, rest)
 		stub := newLabel()
 		a.jmp(stub)
 		site := t.b.entry + len(a.b) - 4

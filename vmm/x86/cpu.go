@@ -149,7 +149,7 @@ func NewCPU(id int, ram *mem.RAM, bus Bus) (*CPU, error) {
 	}
 	c := &CPU{State: &a.state, ID: id, RAM: ram, Bus: bus, area: a}
 	c.mmu.init(&a.tlbs)
-	c.mmu.grants = make([]uint32, ram.Pages())
+	c.mmu.grants = make([]granters, ram.Pages())
 	c.DeliveredAt, c.dataHull = never, nowhere
 	if c.FPU, err = fpu.New(); err != nil {
 		return nil, errors.Join(fmt.Errorf("processor %d: %w", id, err), freeArea(a))

@@ -154,7 +154,10 @@ type tableInfo struct {
 	epoch  uint64 // of the space whose walk read it last
 }
 
-// grantsMany in mmu.grants: more than one entry.
+// granters are the entries that may grant writes to a page, each plus one, without gaps: a kernel's own mapping, that of
+// a process, what the kernel reaches that by. The first is grantsMany where there are more.
+type granters [4]uint32
+
 const grantsMany = 1<<32 - 1
 
 // writesMax is how often a table is written before it must prove that it is one, by being walked.
@@ -177,8 +180,8 @@ type mmu struct {
 
 	filledLow  filled // entries of viewSuper that may hold something of the lower half
 	filledCode [2]filled
-	lowCode    bool     // the supervisor's part of code may hold entries of the lower half
-	grants     []uint32 // by page of RAM: the entry that may grant writes to it, plus one; or grantsMany
+	lowCode    bool       // the supervisor's part of code may hold entries of the lower half
+	grants     []granters // by page of RAM
 
 	epoch   uint64 // of the space in use
 	epochs  uint64 // counts changes of space
@@ -410,29 +413,37 @@ func (c *CPU) RevokeWrite(off uint64) {
 		m.giveUpAll()
 	}
 	g := m.grants[off>>mem.PageShift]
-	m.grants[off>>mem.PageShift] = 0
-	switch {
-	case g == grantsMany || watched:
+	m.grants[off>>mem.PageShift] = granters{}
+	if g[0] == grantsMany || watched {
 		for v := range m.data {
 			m.filled[v].sweep(tlbSize, func(i int) bool {
 				revoke(v, i)
 				return !m.data[v][i].empty()
 			})
 		}
-	case g != 0:
-		revoke(int(g-1)/tlbSize, int(g-1)%tlbSize)
+		return
+	}
+	for _, i := range g {
+		if i != 0 {
+			revoke(int(i-1)/tlbSize, int(i-1)%tlbSize)
+		}
 	}
 }
 
 // noteGrant notes that entry i of the current view grants writes to the page at off.
 func (m *mmu) noteGrant(off uint64, i uint32) {
 	g := &m.grants[off>>mem.PageShift]
-	switch i += uint32(m.viewID)*tlbSize + 1; {
-	case *g == 0:
-		*g = i
-	case *g != i:
-		*g = grantsMany
+	i += uint32(m.viewID)*tlbSize + 1
+	for k := range g {
+		switch g[k] {
+		case 0:
+			g[k] = i
+			return
+		case i, grantsMany:
+			return
+		}
 	}
+	g[0] = grantsMany
 }
 
 // RevokeWrites takes fast-path permission to write away from all pages, after their Dirty flags were cleared.

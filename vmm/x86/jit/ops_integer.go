@@ -153,6 +153,12 @@ func (t *translator) alu(op, size int) bool {
 			break
 		}
 		needCF()
+		if m, ok := t.inState(rm); ok && cmp {
+			a.aluImmMem(op, size, m, v)
+			t.wrote(flagsAll)
+			t.rememberALU(op, size, rm, 0, true, v)
+			return true
+		}
 		r, done := t.dst(rm, size, hR10)
 		a.aluImm(op, size, r, v)
 		if !cmp {
@@ -173,7 +179,7 @@ func (t *translator) alu(op, size int) bool {
 		}
 		needCF()
 		r, done := t.dst(rm, size, hR10)
-		a.rr(ins{op: uint32(op)<<3 | wide(size), size: size}, t.src(in.Reg, hRAX), r)
+		t.withSource(ins{op: uint32(op)<<3 | 2 | wide(size), size: size}, r, in.Reg)
 		if !cmp {
 			done()
 		}
@@ -200,7 +206,7 @@ func (t *translator) alu(op, size int) bool {
 		}
 		needCF()
 		r, done := t.dst(in.Reg, size, hR10)
-		a.rr(ins{op: uint32(op)<<3 | 2 | wide(size), size: size}, r, t.src(rm, hRAX))
+		t.withSource(ins{op: uint32(op)<<3 | 2 | wide(size), size: size}, r, rm)
 		if !cmp {
 			done()
 		}
@@ -328,21 +334,25 @@ func (t *translator) move(size int) bool {
 func (t *translator) moveReg(to, from uint8, size int) {
 	a := &t.a
 	if size >= 4 {
-		s := t.src(from, hRAX)
 		if size == 8 && hostOf[to] == hNone {
-			a.store(home(to), s)
+			a.store(home(to), t.src(from, hRAX))
 			if t.kept == int(to) {
 				t.kept = keptNone
 			}
 			return
 		}
+		if m, ok := t.inState(from); ok && hostOf[to] != hNone {
+			a.rm(ins{op: 0x8b, size: size}, hostOf[to], m)
+			return
+		}
+		s := t.src(from, hRAX)
 		r, done := t.set(to, hRAX)
 		a.rr(ins{op: 0x8b, size: size}, r, s)
 		done()
 		return
 	}
 	r, done := t.dst(to, size, hR10)
-	a.rr(ins{op: 0x8a | wide(size), size: size}, r, t.src(from, hRAX))
+	t.withSource(ins{op: 0x8a | wide(size), size: size}, r, from)
 	done()
 }
 

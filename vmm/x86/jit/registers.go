@@ -129,6 +129,23 @@ func (t *translator) src(g uint8, tmp int) int {
 	return tmp
 }
 
+// inState returns where register g is in memory, if it is nowhere else.
+func (t *translator) inState(g uint8) (m memop, ok bool) {
+	if g&x86.HighByte != 0 || hostOf[g] != hNone || t.kept == int(g) {
+		return m, false
+	}
+	return home(g), true
+}
+
+// withSource emits an instruction of host register r, which is not RAX, and register g, wherever that is. The flags stay.
+func (t *translator) withSource(i ins, r int, g uint8) {
+	if m, ok := t.inState(g); ok {
+		t.a.rm(i, r, m)
+		return
+	}
+	t.a.rr(i, r, t.src(g, hRAX))
+}
+
 // dst returns a host register to modify as register g of size bytes, and what
 // brings it home. The flags stay.
 func (t *translator) dst(g uint8, size, tmp int) (r int, done func()) {

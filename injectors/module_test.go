@@ -48,7 +48,11 @@ func (r reloaded) Holds(c *x86.CPU, p *linux.Place) bool {
 	return r.round(c) != 4 && len(at) > 0 && at[0].Addr == p.Addr
 }
 
-func (reloaded) ModuleSymbols(*x86.CPU, *linux.Module) []ksym.Symbol {
+// ModuleSymbols has none in the first round: the module is still being loaded.
+func (r reloaded) ModuleSymbols(c *x86.CPU, _ *linux.Module) []ksym.Symbol {
+	if r.round(c) == 0 {
+		return nil
+	}
 	return []ksym.Symbol{{Name: "work"}}
 }
 
@@ -124,6 +128,11 @@ func TestModuleMoves(t *testing.T) {
 		inj.Close()
 		if !errors.Is(err, ErrSpec) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", spec, err, want)
+			continue
+		}
+		var at uint64
+		if _, err := fmt.Sscanf(err.Error(), "at step %d:", &at); err != nil || at < scatter[0] {
+			t.Errorf("%s: at step %d, before the module was loaded", spec, at)
 		}
 	}
 }

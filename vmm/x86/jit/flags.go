@@ -327,7 +327,7 @@ type chance uint8
 
 const (
 	none   chance = iota
-	hardly        // its accesses seem to have windows
+	hardly        // its accesses have windows, but not wide enough
 	likely
 )
 
@@ -344,7 +344,7 @@ func (t *translator) fate(i int) (overwritten bool, exits chance) {
 			return true, exits
 		case x86.OpPOPCNT, x86.OpMUL, x86.OpIMUL1, x86.OpIMUL2, x86.OpIMUL3:
 			return in.OpSize >= 4, exits
-		case x86.OpMOV, x86.OpNOT, x86.OpNOP:
+		case x86.OpMOV, x86.OpNOT, x86.OpNOP, x86.OpROL, x86.OpROR: // a rotation leaves some as they are
 		case x86.OpPUSH, x86.OpPOP:
 			exits = max(exits, t.exits(i))
 		case x86.OpMOVZX8, x86.OpMOVZX16, x86.OpMOVSX8, x86.OpMOVSX16, x86.OpMOVSXD, x86.OpBSWAP, x86.OpCWD:
@@ -368,8 +368,25 @@ func (t *translator) exits(i int) chance {
 	if t.loop != nil && t.loop.of[i] != noStream {
 		return none
 	}
-	if key, _, ok := windowOf(in); ok && in.IsMem && t.hasWindow(key) || !in.IsMem && t.hasWindow(stackKey) {
+	key, disp, ok := windowOf(in)
+	size, write, known := access(in)
+	if !in.IsMem {
+		key, ok, size = stackKey, true, 8
+		disp, write, known = stackAccess(in)
+	}
+	w := t.windowFor(key)
+	if !ok || !known || w == nil || in.IsMem && (in.Op == x86.OpPUSH || in.Op == x86.OpPOP) {
+		return likely
+	}
+	for j := t.i; j < i; j++ {
+		d, ok := key.moves(&t.insts[j])
+		if !ok {
+			return likely
+		}
+		disp += d
+	}
+	if in.attr&x86.Align16 != 0 || !w.holds(disp, size, write) {
 		return hardly
 	}
-	return likely
+	return none
 }

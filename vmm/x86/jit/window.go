@@ -78,7 +78,7 @@ func (t *translator) windowed(key windowKey, disp int32, size int, write bool) (
 		w := &t.windows[k]
 		switch {
 		case w.on && w.key == key:
-			if disp < w.lo || disp+int32(size) > w.hi || write && !w.write {
+			if !w.holds(disp, size, write) {
 				return m, false
 			}
 			return t.through(k, disp), true
@@ -223,14 +223,19 @@ func (t *translator) moveWindows() {
 	}
 }
 
-// hasWindow reports whether a window with a key is open.
-func (t *translator) hasWindow(key windowKey) bool {
+// windowFor returns the open window with a key, or nil.
+func (t *translator) windowFor(key windowKey) *window {
 	for k := range t.windows {
-		if t.windows[k].on && t.windows[k].key == key {
-			return true
+		if w := &t.windows[k]; w.on && w.key == key {
+			return w
 		}
 	}
-	return false
+	return nil
+}
+
+// holds reports whether an access has the window.
+func (w *window) holds(disp int32, size int, write bool) bool {
+	return disp >= w.lo && disp+int32(size) <= w.hi && (w.write || !write)
 }
 
 func (t *translator) anyWindow() bool {

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"refault/vmm/x86"
@@ -252,6 +253,8 @@ func TestLookUps(t *testing.T) {
 		want int
 	}{
 		{"two elements are swapped", append(swap, 0x75, 0x80), 2}, // jne to somewhere else
+		// And again by the second body: for the stream before it, and in each of two copies.
+		{"two elements are swapped in a loop", append(slices.Clone(swap), 0x75, byte(-len(swap)-2)), 5},
 		{"a structure at a register of the State", []byte{
 			0x49, 0x8b, 0x45, 0x00, // mov rax, [r13]
 			0x49, 0x8b, 0x4d, 0x08, // mov rcx, [r13+8]

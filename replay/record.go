@@ -25,10 +25,11 @@ type Options struct {
 	Progress func(step, timeNs uint64)
 }
 
-// Defaults of Options.
+// Defaults of Options. With the translator a mark comes about ten times a second, and a snapshot once: closer together,
+// they cost a recording more than they save who looks for a place in it.
 const (
-	DefaultMarkEvery     = 50_000_000
-	DefaultSnapshotEvery = 500_000_000
+	DefaultMarkEvery     = 100_000_000
+	DefaultSnapshotEvery = 1_000_000_000
 )
 
 func (o *Options) defaults() {

@@ -24,7 +24,7 @@ type optionFlags struct{ markEvery, snapshotEvery uint64 }
 
 func (o *optionFlags) add(f *pflag.FlagSet) {
 	o.snapshotEvery = replay.DefaultSnapshotEvery
-	f.Var(stepFlag{v: &o.markEvery}, "mark-every", "steps between state-hash marks (default: 50000000, or the parent's)")
+	f.Var(stepFlag{v: &o.markEvery}, "mark-every", "steps between state-hash marks (default: 100000000, or the parent's)")
 	f.Var(stepFlag{v: &o.snapshotEvery}, "snapshot-every", "steps between snapshots; 0: only the first")
 }
 

@@ -31,7 +31,6 @@ var targets = []target{
 	{what: "sha256", over: record, under: native, atMost: 1.5},
 	{what: "matrix", over: peerRecord, under: record, atLeast: 30},
 	{what: "matrix", over: record, under: native, atMost: 2},
-	{what: "extended", over: peerRecord, under: record, atLeast: 30},
 	{what: "extended", over: record, under: native, atMost: 2},
 	{what: "memwalk", over: record, under: native, atMost: 1.5},
 	{what: "syscalls", over: peerRecord, under: record, atLeast: 4},

@@ -11,6 +11,8 @@ import (
 	"refault/vmm/mem"
 )
 
+var _ = [1]struct{}{}[unsafe.Sizeof(tlbEntry{})-TLBEntryBytes]
+
 // Each fast path dereferences addend+va as a host address. Sound: lookup set
 // the entry from a page of the RAM mapping, which outlives the CPU and is outside
 // the Go heap, and the comparison keeps the access within that page.

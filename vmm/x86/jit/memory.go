@@ -65,8 +65,8 @@ func (t *translator) constant(in *guestInst) (va uint64, ok bool) {
 
 // tlbShift and tlbMask make the offset of a TLB entry of an address.
 const (
-	tlbShift = mem.PageShift - 4
-	tlbMask  = (x86.TLBEntries - 1) << 4
+	tlbShift = mem.PageShift - 4 // by the size of an entry
+	tlbMask  = (x86.TLBEntries - 1) * x86.TLBEntryBytes
 	tlbAdd   = 8 // where in the entry the addend is
 )
 

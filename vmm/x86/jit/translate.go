@@ -229,12 +229,15 @@ func (t *translator) instruction() {
 }
 
 // rest is how many instructions the block's account has behind the one in work.
-func (t *translator) rest() int32 {
-	rest := len(t.insts) - t.i - 1
-	if l := t.loop; l != nil {
-		rest += (l.copies - l.copy - 1) * len(t.insts)
+func (t *translator) rest() int32 { return int32(len(t.insts)-t.i-1) + t.copiesRest() }
+
+// copiesRest is how many of those are in further copies of a second body.
+func (t *translator) copiesRest() int32 {
+	l := t.loop
+	if l == nil {
+		return 0
 	}
-	return int32(rest)
+	return int32((l.copies - l.copy - 1) * len(t.insts))
 }
 
 // slowExit returns the label of the exit that leaves the instruction to the
@@ -267,7 +270,7 @@ func (t *translator) leaveToInterpreter() {
 func (t *translator) finishSlow() {
 	l, id, fl, sse, x87, lost, re := t.slow, t.id, t.fl, t.sse, t.x87, t.lost, t.exitRe
 	t.e.exits[id].call, t.e.exits[id].vec, t.e.exits[id].x87 = t.call, sse, x87
-	windows, kept, loop, rest := t.anyWindow(), t.kept, t.loop, t.rest()+int32(t.i+1)-int32(len(t.insts))
+	windows, kept, loop, copies := t.anyWindow(), t.kept, t.loop, t.copiesRest()
 	after := &label{at: len(t.a.b)}
 	end := (t.in.attr&x86.EndBlock != 0 || endsBlock(t.in.Op)) && !t.in.side
 	t.cold = append(t.cold, func() {
@@ -278,7 +281,7 @@ func (t *translator) finishSlow() {
 			t.saveFlags()
 		}
 		if loop != nil {
-			t.leaveLoop(loop, rest)
+			t.leaveLoop(loop, copies)
 		}
 		t.leave(id)
 		if end || loop != nil {

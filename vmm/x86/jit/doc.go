@@ -35,10 +35,10 @@
 // # What is where, in generated code?
 //
 // RSP is the State plus bias, so that all general registers of the guest are within a
-// byte's displacement. Eleven of them live in host registers (hostOf), and those that
-// instructions imply, but RAX, have the same number there; R11 to R15
+// byte's displacement. Twelve of them live in host registers (hostOf), and those that
+// instructions imply, but RAX, have the same number there; R11, R13, R14 and R15
 // of the guest stay in the State. RAX, R10 and R11 of the host are the translator's.
-// R13 is the budget. The vector registers are the guest's once an instruction of the
+// The budget is in the scratch area, or in a register in the second body of a loop. The vector registers are the guest's once an instruction of the
 // run needed one; a byte in the State says so, and they are stored on the way out. The
 // x87 unit likewise (ops_x87.go), while the guest masks all of its exceptions; the
 // transcendentals, FNSAVE and its like are the interpreter's.

@@ -40,7 +40,7 @@ const (
 
 // borrowable lists the registers of the guest whose host registers a loop may use. The others
 // are operands of instructions that do not name them.
-var borrowable = [...]uint8{x86.RBX, x86.RBP, x86.RSI, x86.RDI, x86.R8, x86.R9, x86.R10, x86.RSP}
+var borrowable = [...]uint8{x86.RBX, x86.RBP, x86.RSI, x86.RDI, x86.R8, x86.R9, x86.R10, x86.R12, x86.RSP}
 
 // stream is a run of accesses with the same registers: at most a page in one iteration.
 type stream struct {
@@ -56,21 +56,23 @@ type stream struct {
 
 // loop is the second body of a block in the making.
 type loop struct {
-	streams [maxStreams]stream
-	n       int            // streams
-	of      [maxInsts]int8 // instruction's stream, or noStream
-	step    [16]int32      // of the registers an iteration, or notEveryTime
-	written uint16
-	inUse   uint16            // registers that the loop names
-	guests  [maxStreams]uint8 // whose host registers are borrowed
-	copies  int
-	copy    int  // in work
-	carry   bool // from one iteration to the next, the flags are what re makes
-	re      again
-	top     *label
-	refused bool
-	looks   bool // some accesses are no streams
-	looking bool // the access in work is no stream, and may leave the second body
+	streams  [maxStreams]stream
+	n        int // streams
+	borrowed int
+	of       [maxInsts]int8 // instruction's stream, or noStream
+	step     [16]int32      // of the registers an iteration, or notEveryTime
+	written  uint16
+	inUse    uint16                // registers that the loop names
+	guests   [maxStreams + 1]uint8 // whose host registers are borrowed
+	budget   int                   // one of those, or hNone
+	copies   int
+	copy     int  // in work
+	carry    bool // from one iteration to the next, the flags are what re makes
+	re       again
+	top      *label
+	refused  bool
+	looks    bool // some accesses are no streams
+	looking  bool // the access in work is no stream, and may leave the second body
 }
 
 // loopOf plans the second body of a block that branches to its own beginning. It reports whether there may be one.
@@ -113,21 +115,27 @@ func (t *translator) loopOf() bool {
 		return false
 	}
 	free := 0
+	borrow := func() (host int) {
+		for ; free < len(borrowable); free++ {
+			if g := borrowable[free]; l.inUse&(1<<g) == 0 {
+				free++
+				l.guests[l.borrowed] = g
+				l.borrowed++
+				return hostOf[g]
+			}
+		}
+		return hNone
+	}
 	for i := range l.streams[:l.n] {
 		s := &l.streams[i]
 		if s.stride < -maxStride || s.stride > maxStride || s.align && s.stride%16 != 0 || s.hi-s.lo > windowSpan {
 			return false
 		}
-		for free < len(borrowable) && l.inUse&(1<<borrowable[free]) != 0 {
-			free++
-		}
-		if free == len(borrowable) {
+		if s.addend = borrow(); s.addend == hNone {
 			return false
 		}
-		l.guests[i] = borrowable[free]
-		s.addend = hostOf[borrowable[free]]
-		free++
 	}
+	l.budget = borrow()
 	l.copies = max(1, min(copiesMax, copiesInsts/len(t.insts)))
 	return true
 }
@@ -333,11 +341,11 @@ func (t *translator) secondBody(carry bool) {
 	insts := len(t.insts)
 	turn := int32(l.copies * insts)
 	bail, over, entry := newLabel(), newLabel(), &label{at: 0}
-	for _, g := range l.guests[:l.n] {
+	for _, g := range l.guests[:l.borrowed] {
 		a.store(home(g), hostOf[g])
 	}
 	before := &label{at: len(a.b)}
-	a.aluImm(7, 8, hBudget, turn)
+	a.aluImmMem(7, 8, t.e.budget(), turn)
 	a.jcc(ccB, bail)
 	a.movConst(hR10, unlimited-1) // one less than the iterations that all streams allow
 	for i := range l.streams[:l.n] {
@@ -350,15 +358,22 @@ func (t *translator) secondBody(carry bool) {
 	a.aluImm(0, 4, hR10, 1)
 	a.rr(ins{op: 0x69, size: 4}, hR10, hR10) // imul
 	a.imm32(int32(insts))
-	a.mov(hRAX, hBudget)
+	a.load(hRAX, t.e.budget())
 	a.rr(ins{op: 0x33, size: 4}, hR11, hR11)
 	a.rr(ins{op: 0x2b, size: 8}, hRAX, hR10)
 	a.rr(ins{op: 0x0f40 | ccB, size: 8}, hRAX, hR11) // cmovb
 	a.store(t.e.scratchAt(sCut), hRAX)
-	a.rr(ins{op: 0x2b, size: 8}, hBudget, hRAX)
+	a.rm(ins{op: 0x29, size: 8}, hRAX, t.e.budget())
+	if l.budget != hNone {
+		a.load(l.budget, t.e.budget())
+	}
 
 	top := &label{at: len(a.b)}
-	a.aluImm(5, 8, hBudget, turn)
+	if l.budget != hNone {
+		a.aluImm(5, 8, l.budget, turn)
+	} else {
+		a.aluImmMem(5, 8, t.e.budget(), turn)
+	}
 	a.jcc(ccB, over)
 	l.top, l.carry, l.re = top, carry, t.re
 	t.fl = flagState{again: carry, mem: !carry}
@@ -376,12 +391,12 @@ func (t *translator) secondBody(carry bool) {
 		t.fl, t.re = first, re
 		t.saveFlags()
 		t.leaveLoop(l, turn)
-		for _, g := range l.guests[:l.n] {
+		for _, g := range l.guests[:l.borrowed] {
 			a.store(home(g), hostOf[g])
 		}
 		a.jmp(before)
 		a.bind(bail)
-		for _, g := range l.guests[:l.n] {
+		for _, g := range l.guests[:l.borrowed] {
 			a.load(hostOf[g], home(g))
 		}
 		a.jmp(entry)
@@ -391,11 +406,17 @@ func (t *translator) secondBody(carry bool) {
 // leaveLoop gives back to the budget what a turn did not use, and the host registers to their guests.
 func (t *translator) leaveLoop(l *loop, rest int32) {
 	a := &t.a
+	a.load(hRAX, t.e.scratchAt(sCut))
 	if rest != 0 {
-		a.aluImm(0, 8, hBudget, rest)
+		a.aluImm(0, 8, hRAX, rest)
 	}
-	a.rm(ins{op: 0x03, size: 8}, hBudget, t.e.scratchAt(sCut))
-	for _, g := range l.guests[:l.n] {
+	if l.budget != hNone {
+		a.rr(ins{op: 0x03, size: 8}, hRAX, l.budget)
+		a.store(t.e.budget(), hRAX)
+	} else {
+		a.rm(ins{op: 0x01, size: 8}, hRAX, t.e.budget())
+	}
+	for _, g := range l.guests[:l.borrowed] {
 		a.load(hostOf[g], home(g))
 	}
 }
@@ -405,7 +426,7 @@ func (t *translator) giveBack(l *loop, rest int32) {
 	if l != nil {
 		t.leaveLoop(l, rest)
 	} else {
-		t.a.aluImm(0, 8, hBudget, rest)
+		t.a.aluImmMem(0, 8, t.e.budget(), rest)
 	}
 }
 

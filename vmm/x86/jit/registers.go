@@ -5,17 +5,14 @@ package jit
 import "refault/vmm/x86"
 
 // hostOf maps general registers of the guest to those of the host; hNone lives in
-// the State. RAX, R10 and R11 are the translator's own, R13 holds the budget and
+// the State. RAX, R10 and R11 are the translator's own, and
 // RSP points at the State.
 var hostOf = [16]int{
 	x86.RAX: hR14, x86.RCX: hRCX, x86.RDX: hRDX, x86.RBX: hRBX, x86.RSP: hR15, x86.RBP: hRBP, x86.RSI: hRSI, x86.RDI: hRDI,
-	x86.R8: hR8, x86.R9: hR9, x86.R10: hR12, x86.R11: hNone, x86.R12: hNone, x86.R13: hNone, x86.R14: hNone, x86.R15: hNone,
+	x86.R8: hR8, x86.R9: hR9, x86.R10: hR12, x86.R11: hNone, x86.R12: hR13, x86.R13: hNone, x86.R14: hNone, x86.R15: hNone,
 }
 
-const (
-	hBudget = hR13
-	hStack  = hR15
-)
+const hStack = hR15
 
 // home is where register g of the guest lives in the State.
 func home(g uint8) memop { return at(hRSP, offRegs+8*int32(g)) }

@@ -180,12 +180,12 @@ func (t *translator) leave(id int) {
 
 func (t *translator) emitBlock() {
 	a := &t.a
-	a.aluImm(5, 8, hBudget, int32(t.b.n)) // sub
+	a.aluImmMem(5, 8, t.e.budget(), int32(t.b.n)) // sub
 	short := newLabel()
 	a.jcc(ccB, short)
 	t.cold = append(t.cold, func() {
 		a.bind(short)
-		a.aluImm(0, 8, hBudget, int32(t.b.n))
+		a.aluImmMem(0, 8, t.e.budget(), int32(t.b.n))
 		t.leave(t.exit(exit{kind: exitBudget}))
 	})
 	t.fl = flagState{mem: true}
@@ -341,6 +341,9 @@ func (t *translator) loadUnit(loaded int32, common, id int) {
 	})
 }
 
+// budget is how many instructions may still be executed. A processor has it at hand in memory as well as in a register.
+func (e *Engine) budget() memop { return e.scratchAt(sBudget) }
+
 // scratchAt is a field of the scratch area.
 func (e *Engine) scratchAt(field int32) memop {
 	return at(hRSP, int32(e.layout.Engine)-bias+offScratch+field)
@@ -360,14 +363,12 @@ func (e *Engine) emitCommon() {
 			a.load(h, home(uint8(g)))
 		}
 	}
-	a.load(hBudget, e.scratchAt(sBudget))
 	a.extm(ins{op: 0xff, size: 4}, 4, e.scratchAt(sTarget))
 
 	for len(a.b)%16 != 0 {
 		a.bytes(0xcc)
 	}
 	e.exitAt = len(a.b)
-	a.store(e.scratchAt(sBudget), hBudget)
 	for g, h := range hostOf {
 		if h != hNone {
 			a.store(home(uint8(g)), h)

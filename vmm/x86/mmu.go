@@ -58,8 +58,7 @@ const (
 )
 
 // tlbEntry maps one page of linear addresses. Its tag is the page's address, with flags in the low bits: an access
-// that reads compares all but those, one that writes compares all. So half a cache line of entries does for
-// as much memory as a large page.
+// that reads compares all but those, one that writes compares all. A cache line holds four entries.
 type tlbEntry struct {
 	tag    uint64
 	addend uint64 // host address minus linear address

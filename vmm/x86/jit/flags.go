@@ -127,15 +127,18 @@ func (t *translator) compute() {
 		a.load(hRAX, home(g))
 		return hRAX
 	}
-	op := func(n, r int) {
-		i := ins{op: uint32(n)<<3 | 2 | wide(d.size), size: d.size}
-		switch {
-		case d.b == x86.RegZero:
-			a.aluImm(n, d.size, r, d.imm)
-		case hostOf[d.b] != hNone:
-			a.rr(i, r, hostOf[d.b])
-		default:
+	with := func(i ins, r int) { // an instruction of r and b
+		if h := hostOf[d.b]; h != hNone {
+			a.rr(i, r, h)
+		} else {
 			a.rm(i, r, home(d.b))
+		}
+	}
+	op := func(n, r int) {
+		if d.b == x86.RegZero {
+			a.aluImm(n, d.size, r, d.imm)
+		} else {
+			with(ins{op: uint32(n)<<3 | 2 | wide(d.size), size: d.size}, r)
 		}
 	}
 	t.fl.host, t.fl.class = true, flagsAll
@@ -144,16 +147,14 @@ func (t *translator) compute() {
 		op(7, in(d.a))
 	case againTest:
 		r, i := in(d.a), ins{op: 0x84 | wide(d.size), size: d.size}
-		switch {
-		case d.b == x86.RegZero:
+		switch d.b {
+		case x86.RegZero:
 			a.ext(ins{op: 0xf6 | wide(d.size), size: d.size}, 0, r)
 			a.imm(d.imm, d.size)
-		case d.b == d.a:
+		case d.a:
 			a.rr(i, r, r)
-		case hostOf[d.b] != hNone:
-			a.rr(i, hostOf[d.b], r)
 		default:
-			a.rm(i, r, home(d.b))
+			with(i, r)
 		}
 	case againAdd:
 		a.mov(hRAX, in(d.a))
@@ -166,13 +167,10 @@ func (t *translator) compute() {
 	case againMul:
 		i := ins{op: 0x0faf, size: d.size}
 		a.load(hRAX, t.e.scratchAt(sSource))
-		switch {
-		case d.b == d.a:
+		if d.b == d.a {
 			a.rr(i, hRAX, hRAX)
-		case hostOf[d.b] != hNone:
-			a.rr(i, hRAX, hostOf[d.b])
-		default:
-			a.rm(i, hRAX, home(d.b))
+		} else {
+			with(i, hRAX)
 		}
 		t.fl.class = flagsMul
 	default:
@@ -344,7 +342,12 @@ func (t *translator) fate(i int) (overwritten bool, exits chance) {
 			return true, exits
 		case x86.OpPOPCNT, x86.OpMUL, x86.OpIMUL1, x86.OpIMUL2, x86.OpIMUL3:
 			return in.OpSize >= 4, exits
-		case x86.OpMOV, x86.OpNOT, x86.OpNOP, x86.OpROL, x86.OpROR: // a rotation leaves some as they are
+		case x86.OpMOV, x86.OpNOT, x86.OpNOP:
+		case x86.OpROL, x86.OpROR: // they leave most flags as they are; some the interpreter has to execute
+			count := in.Imm & 31
+			if in.OpSize < 4 || in.IsMem || x86.FormOperands(in.Form)[1].Kind != 'I' || count == 0 {
+				return false, exits
+			}
 		case x86.OpPUSH, x86.OpPOP:
 			exits = max(exits, t.exits(i))
 		case x86.OpMOVZX8, x86.OpMOVZX16, x86.OpMOVSX8, x86.OpMOVSX16, x86.OpMOVSXD, x86.OpBSWAP, x86.OpCWD:

@@ -66,3 +66,13 @@ func TestFlagsOfExits(t *testing.T) {
 		}
 	}
 }
+
+// TestRotationForTheInterpreter: a rotation that the interpreter has to execute wants to know the flags before it,
+// although they are overwritten behind it.
+func TestRotationForTheInterpreter(t *testing.T) {
+	lookUps(t, []byte{
+		0xd3, 0xe8, // shr eax, cl
+		0xc1, 0xc9, 0x20, // ror ecx, 32
+		0x31, 0xd2, // xor edx, edx
+	})
+}

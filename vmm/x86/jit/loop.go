@@ -57,14 +57,14 @@ type stream struct {
 // loop is the second body of a block in the making.
 type loop struct {
 	streams  [maxStreams]stream
-	n        int // streams
-	borrowed int
+	n        int            // streams
 	of       [maxInsts]int8 // instruction's stream, or noStream
 	step     [16]int32      // of the registers an iteration, or notEveryTime
 	written  uint16
 	inUse    uint16                // registers that the loop names
-	guests   [maxStreams + 1]uint8 // whose host registers are borrowed
-	budget   int                   // one of those, or hNone
+	guests   [maxStreams + 1]uint8 // whose host registers are borrowed,
+	borrowed int                   // so many: for each stream's addend,
+	budget   int                   // and for the budget, or hNone
 	copies   int
 	copy     int  // in work
 	carry    bool // from one iteration to the next, the flags are what re makes

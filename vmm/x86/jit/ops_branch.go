@@ -48,24 +48,20 @@ func (t *translator) branch() bool {
 		}
 		t.link(t.next)
 		return true
-	case x86.OpJCXZ:
+	case x86.OpJCXZ, x86.OpLOOP:
 		if in.AddrSize != 8 {
 			return false
 		}
 		t.saveFlags()
-		a.rr(ins{op: 0x85, size: 8}, hRCX, hRCX)
-		t.clobbered()
-		t.linkBy(target, func(l *label) { a.jcc(ccE, l) })
-		t.link(t.next)
-		return true
-	case x86.OpLOOP:
-		if in.AddrSize != 8 {
-			return false
+		cc := byte(ccE)
+		if in.Op == x86.OpJCXZ {
+			a.rr(ins{op: 0x85, size: 8}, hRCX, hRCX)
+		} else {
+			a.aluImm(5, 8, hRCX, 1)
+			cc = ccNE
 		}
-		t.saveFlags()
-		a.aluImm(5, 8, hRCX, 1)
 		t.clobbered()
-		t.linkBy(target, func(l *label) { a.jcc(ccNE, l) })
+		t.linkBy(target, func(l *label) { a.jcc(cc, l) })
 		t.link(t.next)
 		return true
 	case x86.OpRET:

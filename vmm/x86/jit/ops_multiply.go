@@ -19,7 +19,7 @@ func (t *translator) imul(size int) bool {
 		} else {
 			r, done := t.dst(in.Reg, size, hR10)
 			source = t.keepSource(r)
-			a.rr(i, r, t.src(in.RM, hRAX))
+			t.withSource(i, r, in.RM)
 			done()
 		}
 		t.wrote(flagsMul)

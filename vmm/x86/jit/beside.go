@@ -42,12 +42,11 @@ func (t *translator) noteAccess(slow *label, site, size int, b beside) {
 		return // of a window, since the plain block has its own; or of a whole frame or area
 	}
 	b.site, b.back = uint32(t.b.entry+site), uint32(t.b.entry+len(t.a.b))
-	x := &t.e.exits[t.id]
-	if x.accesses == 0 {
-		x.access = uint32(len(t.e.besides))
+	x := t.e.exits.at(t.id)
+	if i := t.e.besides.add(b); x.accesses == 0 {
+		x.access = uint32(i)
 	}
 	x.accesses++
-	t.e.besides = append(t.e.besides, b)
 }
 
 // goBeside gives a look-up in a block of a mode its second chance.

@@ -95,29 +95,55 @@ const (
 	exitObserved                 // somebody wants to see the instruction at the beginning of the block
 )
 
-// exit says what generated code means by returning.
+// exit says what generated code means by returning. There are ten to a block, so they are small and hold no pointers.
 type exit struct {
 	kind   exitKind
+	mode   uint8 // of the processor when the exit is taken
+	idx    uint8 // instructions of the block that have retired
 	call   bool  // exitSlow: not a miss, the translator knows no better
 	sti    bool  // exitSlow: the instruction before is STI
 	vec    bool  // exitSlow: going on needs the vector registers
 	x87    bool  // exitSlow: going on needs the x87 unit
-	idx    uint8 // instructions of the block that have retired
 	pos    uint16
-	b      *block
-	target uint64 // RIP
-	mode   uint8  // of the processor when the exit is taken
-	resume int    // exitSlow: offset of the code that goes on behind the instruction, or 0
+	b      int32  // the block's number
+	site   int32  // exitLink: offset of the displacement that names the target
+	target uint64 // exitLink: RIP
 
 	// exitSlow: the accesses of the instruction are besides[access:access+accesses].
 	access   uint32
 	accesses uint8
-	site     int       // exitLink: offset of the displacement that names the target
-	inst     *x86.Inst // exitSlow: decoded when it is first needed
+	resume   int32 // exitSlow: offset of the code that goes on behind the instruction, or 0
+	inst     int32 // exitSlow: number of the decoded instruction, or 0 until it is first needed
 }
+
+// pieceLen is how many elements of a list are allocated at a time.
+const pieceLen = 4096
+
+// list is a slice in pieces: its elements never move, and nothing is copied where it grows.
+type list[T any] struct {
+	pieces []*[pieceLen]T
+	n      int
+}
+
+func (l *list[T]) at(i int) *T { return &l.pieces[i/pieceLen][i%pieceLen] }
+
+// add adds v and returns its index.
+func (l *list[T]) add(v T) (i int) {
+	i = l.n
+	if i == len(l.pieces)*pieceLen {
+		l.pieces = append(l.pieces, new([pieceLen]T))
+	}
+	*l.at(i) = v
+	l.n++
+	return i
+}
+
+// cut drops all elements but the first n.
+func (l *list[T]) cut(n int) { l.n = n }
 
 // block is a run of guest instructions in one page, translated.
 type block struct {
+	id    int32
 	rip   uint64
 	off   uint64 // offset into RAM
 	mode  uint8
@@ -171,9 +197,11 @@ type Engine struct {
 	prologue, exitAt, loadXMM, loadX87, xsaveAt, xrstorAt int
 	firstBlock                                            int // offset behind the common code
 
-	exits    []exit
-	approx   [4]int // offsets of common code
-	besides  []beside
+	exits    list[exit]
+	made     []*block    // by number
+	insts    []*x86.Inst // that exits leave to the interpreter, by number
+	approx   [4]int      // offsets of common code
+	besides  list[beside]
 	x87Insts []x87Inst // by the number that generated code notes, less one
 	blocks   map[blockKey]*block
 	table    [tableSlots]*block
@@ -371,19 +399,19 @@ func (e *Engine) exec(b *block, until uint64) {
 		switch x.kind {
 		case exitBudget:
 			c.Step = until - left
-			c.Regs[x86.RIP] = x.b.rip
+			c.Regs[x86.RIP] = e.made[x.b].rip
 			e.Stats.Budget++
 			e.block(until, ReasonBudget)
 			return
 		case exitObserved:
 			c.Step = until - left
-			c.Regs[x86.RIP] = x.b.rip
+			c.Regs[x86.RIP] = e.made[x.b].rip
 			e.block(until, ReasonObserved)
 			return
 		case exitDead:
 			e.Stats.Dead++
 			c.Step = until - left
-			old := x.b
+			old := e.made[x.b]
 			c.Regs[x86.RIP] = old.rip
 			flushes := e.Stats.Flushes
 			t := e.again(old)
@@ -396,10 +424,10 @@ func (e *Engine) exec(b *block, until uint64) {
 			}
 			at = t.entry
 		case exitSlow:
-			x.b.checkIdx(x.idx)
-			n := uint64(x.b.n)
-			c.Step = until - left - n + uint64(x.idx)
-			c.Regs[x86.RIP] = x.b.rip + uint64(x.pos)
+			b := e.made[x.b]
+			b.checkIdx(x.idx)
+			c.Step = until - left - uint64(b.n) + uint64(x.idx)
+			c.Regs[x86.RIP] = b.rip + uint64(x.pos)
 			e.Stats.Slow++
 			in := e.instruction(x)
 			if in == nil {
@@ -407,24 +435,24 @@ func (e *Engine) exec(b *block, until uint64) {
 				return
 			}
 			next := c.Regs[x86.RIP] + uint64(in.Len)
-			e.current, e.remap = x.b.rip, false
-			resume, vec, x87, rb, rest := x.resume, x.vec, x.x87, x.b, n-uint64(x.idx)-1
+			e.current, e.remap = b.rip, false
+			resume, vec, x87, rest := x.resume, x.vec, x.x87, uint64(b.n)-uint64(x.idx)-1
 			sti, seen, flushes := x.sti, c.Counts.Beside, e.Stats.Flushes
 			first, last := x.access, x.access+uint32(x.accesses)
 			if e.execute(in, until, x.call) && sti && e.tab.scratch.beforeSTI&x86.FlagIF == 0 {
 				c.Shadow = x86.ShadowSTI // as STI left it
 			}
-			if c.Counts.Beside != seen && e.Stats.Flushes == flushes && !rb.dead {
+			if c.Counts.Beside != seen && e.Stats.Flushes == flushes && !b.dead {
 				for i := first; i < last; i++ {
-					e.goBeside(&e.besides[i], rb.mode)
+					e.goBeside(e.besides.at(int(i)), b.mode)
 				}
 			}
-			if resume == 0 || c.Attention || c.Activity != x86.Active || rb.dead || e.remap || c.Regs[x86.RIP] != next ||
-				c.Step+rest > until || uint8(c.View()) != rb.mode || !e.usable() || vec && !e.sseOK() || x87 && !e.x87OK() {
+			if resume == 0 || c.Attention || c.Activity != x86.Active || b.dead || e.remap || c.Regs[x86.RIP] != next ||
+				c.Step+rest > until || uint8(c.View()) != b.mode || !e.usable() || vec && !e.sseOK() || x87 && !e.x87OK() {
 				return
 			}
 			// The block has the rest of its instructions in its account already.
-			at = resume
+			at = int(resume)
 			c.Step += rest
 			continue
 		case exitLink, exitJump, exitFar, exitPlain:
@@ -439,7 +467,7 @@ func (e *Engine) exec(b *block, until uint64) {
 			if c.Step >= until {
 				return
 			}
-			site, from := x.site, x.b
+			site, from := int(x.site), e.made[x.b]
 			flushes := e.Stats.Flushes
 			var t *block
 			if kind == exitPlain {
@@ -506,7 +534,7 @@ func (e *Engine) enter(at int, budget uint64) (x *exit, left uint64) {
 	enter(e.mem.addr(e.prologue), e.layout.State+bias)
 	const low = x86.FlagsArith & 0xff
 	c.RFLAGS = c.RFLAGS&^x86.FlagsArith | c.FlagAux>>8&low | c.FlagAux&1<<11
-	x = &e.exits[uint32(c.FlagRes)]
+	x = e.exits.at(int(uint32(c.FlagRes)))
 	if id := c.FlagAux >> 32; id != 0 {
 		e.setPointers(id)
 	}
@@ -539,20 +567,21 @@ func bit(v bool) uint32 {
 
 // instruction returns the instruction that an exit leaves to the interpreter, or nil where its bytes are not what they were.
 func (e *Engine) instruction(x *exit) *x86.Inst {
-	if x.inst == nil {
-		in := new(x86.Inst)
-		at := x.b.off + uint64(x.pos)
+	if x.inst == 0 {
+		in, b := new(x86.Inst), e.made[x.b]
+		at := b.off + uint64(x.pos)
 		code := e.c.RAM.Page(int(at >> mem.PageShift))[at%mem.PageSize:]
-		if x.b.cross {
-			code = x.b.code[:]
+		if b.cross {
+			code = b.code[:]
 		}
-		if x.b.dead || x86.Decode(code, 8, in) != x86.DecodeOK {
+		if b.dead || x86.Decode(code, 8, in) != x86.DecodeOK {
 			return nil
 		}
 		interp.Bind(in)
-		x.inst = in
+		x.inst = int32(len(e.insts))
+		e.insts = append(e.insts, in)
 	}
-	return x.inst
+	return e.insts[x.inst]
 }
 
 // patch makes the jump whose displacement is at offset site go to offset target.
@@ -585,10 +614,9 @@ func (e *Engine) drop(b *block) {
 		s.rip = noTarget(int(i))
 	}
 	a := asm{base: e.mem.addr(b.entry)}
-	a.storeImm32(at(hRSP, offExit), int32(len(e.exits)))
+	a.storeImm32(at(hRSP, offExit), int32(e.exits.add(exit{kind: exitDead, b: b.id, mode: b.mode})))
 	a.jmpTo(e.mem.addr(e.exitAt))
 	copy(e.mem.rw[b.entry:], a.b)
-	e.exits = append(e.exits, exit{kind: exitDead, b: b, mode: b.mode})
 }
 
 // codeFlushed forgets where linear pages first to last lead.
@@ -673,7 +701,11 @@ func (e *Engine) flush() {
 func (e *Engine) reset() {
 	e.mem.used = e.firstBlock
 	e.crossed = nil
-	e.exits, e.besides = e.exits[:0], e.besides[:0]
+	e.exits.cut(0)
+	clear(e.made)
+	clear(e.insts)
+	e.made, e.insts = e.made[:0], append(e.insts[:0], nil) // no instruction has number 0
+	e.besides.cut(0)
 	e.x87Insts = e.x87Insts[:0]
 	e.blocks = make(map[blockKey]*block)
 	e.pages = make(map[uint64][]*block)

@@ -40,7 +40,7 @@ func (t *translator) linkBy(target uint64, jump func(l *label)) {
 	mode := t.mode
 	leave := func(x exit) {
 		id := t.exit(x)
-		t.e.exits[id].mode = mode
+		t.e.exits.at(id).mode = mode
 		t.leave(id)
 	}
 	if target>>mem.PageShift == t.b.rip>>mem.PageShift {
@@ -48,7 +48,7 @@ func (t *translator) linkBy(target uint64, jump func(l *label)) {
 		site := t.b.entry + len(a.b) - 4
 		t.cold = append(t.cold, func() {
 			a.bind(stub)
-			leave(exit{kind: exitLink, target: target, site: site})
+			leave(exit{kind: exitLink, target: target, site: int32(site)})
 		})
 		return
 	}
@@ -64,7 +64,7 @@ func (t *translator) linkBy(target uint64, jump func(l *label)) {
 			a.jmp(stub)
 			site := t.b.entry + len(a.b) - 4
 			a.bind(stub)
-			leave(exit{kind: exitFar, target: target, site: site})
+			leave(exit{kind: exitFar, target: target, site: int32(site)})
 		})
 		return
 	}

@@ -304,7 +304,7 @@ func (t *translator) branchBack(cc byte) {
 	}
 	flags, re, sse, x87 := t.fl.again, t.re, t.sse, t.x87
 	t.cold = append(t.cold, func() {
-		start, exits, cold := len(a.b), len(t.e.exits), len(t.cold)
+		start, exits, cold := len(a.b), t.e.exits.n, len(t.cold)
 		// What goes from one iteration to the next are best the flags that can be had again.
 		for _, carry := range [...]bool{true, false} {
 			if carry && !flags {
@@ -325,7 +325,8 @@ func (t *translator) branchBack(cc byte) {
 				}
 				break
 			}
-			a.b, t.e.exits, t.cold = a.b[:start], t.e.exits[:exits], t.cold[:cold]
+			a.b, t.cold = a.b[:start], t.cold[:cold]
+			t.e.exits.cut(exits)
 			again.at = 0 // the block's own entry
 		}
 		for _, r := range again.refs {

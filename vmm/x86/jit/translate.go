@@ -101,7 +101,7 @@ func (e *Engine) translate(rip, off uint64, mode uint8, plain bool) *block {
 		}
 	}
 	t.insts[len(t.insts)-1].side = false
-	b := &block{rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), size: uint16(pos), entry: e.mem.used, cross: cross, second: second, code: whole, plain: plain}
+	b := &block{id: int32(len(e.made)), rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), size: uint16(pos), entry: e.mem.used, cross: cross, second: second, code: whole, plain: plain}
 	t.b, t.mode = b, mode
 	t.view = int32(e.layout.Views[mode]) - bias
 	t.a.base = e.mem.addr(b.entry)
@@ -118,6 +118,7 @@ func (e *Engine) keep(b *block, off uint64) {
 	code := e.t.a.b
 	copy(e.mem.rw[b.entry:], code)
 	e.mem.used += (len(code) + 15) &^ 15
+	e.made = append(e.made, b)
 	e.blocks[b.key()] = b
 	e.holdsCode(off, b)
 	e.translated(b, len(code))
@@ -127,7 +128,7 @@ func (e *Engine) keep(b *block, off uint64) {
 // that to the interpreter.
 func (e *Engine) translateObserved(rip, off uint64, mode uint8, plain bool) *block {
 	t := &e.t
-	b := &block{rip: rip, off: off, mode: mode, entry: e.mem.used, plain: plain}
+	b := &block{id: int32(len(e.made)), rip: rip, off: off, mode: mode, entry: e.mem.used, plain: plain}
 	*t = translator{e: e, b: b, insts: t.insts[:0], cold: t.cold[:0], a: asm{b: t.a.b[:0], base: e.mem.addr(b.entry)}}
 	t.leave(t.exit(exit{kind: exitObserved}))
 	e.keep(b, off)
@@ -167,9 +168,8 @@ func (e *Engine) holdsCode(off uint64, b *block) {
 }
 
 func (t *translator) exit(x exit) int {
-	x.b, x.mode = t.b, t.b.mode
-	t.e.exits = append(t.e.exits, x)
-	return len(t.e.exits) - 1
+	x.b, x.mode = t.b.id, t.b.mode
+	return t.e.exits.add(x)
 }
 
 // leave takes exit id.
@@ -269,7 +269,8 @@ func (t *translator) leaveToInterpreter() {
 // finishSlow emits the exit of an instruction that has one, and where to go on behind it.
 func (t *translator) finishSlow() {
 	l, id, fl, sse, x87, lost, re := t.slow, t.id, t.fl, t.sse, t.x87, t.lost, t.exitRe
-	t.e.exits[id].call, t.e.exits[id].vec, t.e.exits[id].x87 = t.call, sse, x87
+	x := t.e.exits.at(id)
+	x.call, x.vec, x.x87 = t.call, sse, x87
 	windows, kept, loop, copies := t.anyWindow(), t.kept, t.loop, t.copiesRest()
 	after := &label{at: len(t.a.b)}
 	end := (t.in.attr&x86.EndBlock != 0 || endsBlock(t.in.Op)) && !t.in.side
@@ -290,7 +291,7 @@ func (t *translator) finishSlow() {
 		if windows {
 			return // what they say may not be true any more
 		}
-		t.e.exits[id].resume = t.b.entry + len(a.b)
+		x.resume = int32(t.b.entry + len(a.b))
 		if sse {
 			t.loadUnit(offXMM, t.e.loadXMM, id)
 		}

@@ -148,7 +148,7 @@ func (t *translator) open(k int, v *window, disp int32) (m memop) {
 		a.jmp(stub)
 		site := t.b.entry + len(a.b) - 4
 		a.bind(stub)
-		t.leave(t.exit(exit{kind: exitPlain, target: rip, site: site}))
+		t.leave(t.exit(exit{kind: exitPlain, target: rip, site: int32(site)}))
 	})
 	return m
 }

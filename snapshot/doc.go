@@ -3,6 +3,7 @@
 //
 //	pages.go     Store: the page store
 //	writer.go    Writer: takes snapshots while a machine runs, or one more later
+//	pool.go      room for the pages that the machine writes before they are read
 //	snapshot.go  Reader: restores them, or compares them with a machine
 //	memhash.go   MemHash: the hash of a memory, kept up to date page by page
 //
@@ -18,8 +19,11 @@
 // No. Everything slow (reading what changed, SHA-256 to find equal pages, Zstandard, the
 // disk) happens in a goroutine while the machine goes on. The machine tells before it
 // writes a page, as all who care about its pages want to know (mem.RAM.OnDirty), and the
-// page is copied first if the goroutine has not come to it. 64 MiB of copies can wait;
-// beyond that the machine waits, which it cannot notice. The first error of the goroutine
+// page is copied first if the goroutine has not come to it. Which of the two copies a page is
+// settled by an atomic exchange, and neither holds a lock. 64 MiB of copies can wait;
+// beyond that the machine waits, which it cannot notice. They are outside the Go heap, as what
+// they would make the collector do costs the machine more than they do: who waits for generated
+// code to return sends its thread a signal every few microseconds. The first error of the goroutine
 // ends all writing; Err, Sync and Close return it. Copying all that changed while the
 // machine stood still cost a quarter of a second at the start of a recording, most of it
 // in the host's page faults.

@@ -246,7 +246,7 @@ func TestPagesWrittenBeforeTheyAreRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.most = 10
+	w.copies.most = 10
 	// The goroutine stands still for as long as nobody hears its answer.
 	c := w.chunk()
 	c.ack = make(chan error)
@@ -264,11 +264,11 @@ func TestPagesWrittenBeforeTheyAreRead(t *testing.T) {
 		w.BeforeWrite(n)
 		m.pages[n][0] = 99
 	}
-	for n := range w.most {
+	for n := range int(w.copies.most) {
 		write(3 * n)
 	}
-	if w.saved != w.most {
-		t.Fatalf("%d pages saved, want %d", w.saved, w.most)
+	if n := w.copies.inUse(); n != int(w.copies.most) {
+		t.Fatalf("%d pages saved, want %d", n, w.copies.most)
 	}
 	written := make(chan struct{})
 	go func() {
@@ -287,8 +287,8 @@ func TestPagesWrittenBeforeTheyAreRead(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if w.saved != 0 {
-		t.Errorf("%d pages are still saved", w.saved)
+	if n := w.copies.inUse(); n != 0 {
+		t.Errorf("%d pages are still saved", n)
 	}
 	rd, err := OpenReader(dir, testPages)
 	if err != nil {
@@ -296,6 +296,46 @@ func TestPagesWrittenBeforeTheyAreRead(t *testing.T) {
 	}
 	defer rd.Close()
 	(&restored{r: rd}).check(t, 0, want)
+}
+
+func TestPagesOfASnapshotThatFailed(t *testing.T) {
+	w, err := CreateWriter(t.TempDir(), testPages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.store.next = asImage // it can take no page
+	c := w.chunk()
+	c.ack = make(chan error)
+	w.work <- c
+	m := &memory{}
+	for n := range m.pages {
+		m.pages[n][0] = 1
+	}
+	if err := w.Take(Entry{Step: 7}, m, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; n < testPages; n += 2 {
+		w.BeforeWrite(n)
+	}
+	if n := w.copies.inUse(); n != testPages/2 {
+		t.Errorf("%d pages saved, want %d", n, testPages/2)
+	}
+	<-c.ack
+	if err := w.Sync(); !errors.Is(err, traces.ErrTooLarge) {
+		t.Errorf("Sync returned %v", err)
+	}
+	if n := w.copies.inUse(); n != 0 {
+		t.Errorf("%d pages are still saved", n)
+	}
+	for n := range m.pages {
+		w.BeforeWrite(n)
+	}
+	if n := w.copies.inUse(); n != 0 {
+		t.Errorf("%d pages were saved for a snapshot that failed", n)
+	}
+	if err := w.Close(); !errors.Is(err, traces.ErrTooLarge) {
+		t.Errorf("Close returned %v", err)
+	}
 }
 
 func TestEqualPagesAreStoredOnce(t *testing.T) {

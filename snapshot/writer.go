@@ -1,11 +1,12 @@
 package snapshot
 
 import (
-	"bytes"
 	"errors"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"refault/traces"
 	"refault/vmm/mem"
@@ -32,12 +33,15 @@ type Writer struct {
 	free chan *chunk // chunks to be filled; nil stands for one that was not made yet
 	done chan struct{}
 
-	mu    sync.Mutex
-	err   error
-	lent  []*chunk   // by page: the snapshot for which it has to be read before it is written
-	saved int        // pages that were copied and wait
-	most  int        // of them
-	room  *sync.Cond // fewer of them
+	mu  sync.Mutex
+	err error
+
+	lent   []lent    // by page
+	copies *pagePool // of pages that the machine was about to write
+
+	// Of the machine's side.
+	taken uint32            // snapshots
+	loans [maxChunks]*chunk // the last of them, by number: no more can wait
 
 	// Of the goroutine.
 	store *Store
@@ -62,11 +66,27 @@ type chunk struct {
 	entry *Entry     // the snapshot that these are the last clusters of
 	ack   chan error // or: tell when all before it is written
 
-	// Of the snapshot: pages of memory that may have changed.
+	// Of the snapshot: pages of memory that may have changed, and how many of them were read.
 	memory Memory
+	number uint32
 	pages  []uint32
-	saved  map[uint32]*[mem.PageSize]byte // those that the machine was about to write
+	saved  []atomic.Int32 // of those that the machine was about to write, the copy plus one
+	read   int
 }
+
+// lent says for which snapshot a page has to be read before it is written. Who copies it, the
+// goroutine or the machine, puts beingCopied there first and notLent afterwards.
+type lent struct {
+	to atomic.Uint32 // the snapshot's number
+	at uint32        // where it lists the page
+}
+
+// Values of lent.to besides the numbers of snapshots.
+const (
+	notLent = iota
+	beingCopied
+	firstNumber
+)
 
 // item is a cluster of a disk.
 type item struct {
@@ -85,20 +105,23 @@ func CreateWriter(dir string, pages int) (*Writer, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	return newWriter(st, b, pages), nil
+	return newWriter(st, b, pages)
 }
 
-func newWriter(st *Store, b *traces.BlockWriter, pages int) *Writer {
+func newWriter(st *Store, b *traces.BlockWriter, pages int) (*Writer, error) {
+	copies, err := newPagePool(maxSaved)
+	if err != nil {
+		return nil, errors.Join(err, st.Close(), b.Close())
+	}
 	w := &Writer{
 		work: make(chan *chunk, maxChunks), free: make(chan *chunk, maxChunks), done: make(chan struct{}),
-		lent: make([]*chunk, pages), most: maxSaved, store: st, w: traces.NewRecordWriter[Entry](b), ids: make([]uint32, pages), disks: map[string]*diskTable{},
+		lent: make([]lent, pages), copies: copies, store: st, w: traces.NewRecordWriter[Entry](b), ids: make([]uint32, pages), disks: map[string]*diskTable{},
 	}
-	w.room = sync.NewCond(&w.mu)
 	for range maxChunks {
 		w.free <- nil
 	}
 	go w.run()
-	return w
+	return w, nil
 }
 
 // Append adds one snapshot to the finished recording in dir, at any position. It is a
@@ -122,7 +145,10 @@ func Append(dir string, e Entry, m Memory, disks []Disk) error {
 	if err := errors.Join(err, r.Close()); err != nil {
 		return errors.Join(err, st.Close())
 	}
-	w := newWriter(st, b, m.Pages())
+	w, err := newWriter(st, b, m.Pages())
+	if err != nil {
+		return err
+	}
 	if err := w.Take(e, m, nil, disks); err != nil {
 		w.Close()
 		return err
@@ -162,61 +188,74 @@ func (w *Writer) Take(e Entry, m Memory, changed func(page int) bool, disks []Di
 			c.pages = append(c.pages, uint32(n))
 		}
 	}
-	w.mu.Lock()
-	for _, n := range c.pages {
-		w.lent[n] = c
+	c.number = w.taken + firstNumber
+	c.saved = make([]atomic.Int32, len(c.pages))
+	w.loans[w.taken%maxChunks] = c
+	w.taken++
+	for i, n := range c.pages {
+		w.lent[n].at = uint32(i)
+		w.lent[n].to.Store(c.number)
 	}
-	w.mu.Unlock()
 	w.work <- c
 	return nil
 }
 
 // BeforeWrite must be called before the first write to a page of memory after each snapshot; more often does no harm.
 func (w *Writer) BeforeWrite(page int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for w.lent[page] != nil && w.saved >= w.most {
-		w.room.Wait()
+	l := &w.lent[page]
+	for {
+		switch number := l.to.Load(); number {
+		case notLent:
+			return
+		case beingCopied:
+			runtime.Gosched() // it takes no time
+		default:
+			p := w.copies.get() // the page may be read while this waits
+			if !l.to.CompareAndSwap(number, beingCopied) {
+				w.copies.put(p)
+				continue
+			}
+			c := w.loans[(number-firstNumber)%maxChunks]
+			copy(w.copies.page(p), c.memory.Page(page))
+			c.saved[l.at].Store(p + 1)
+			l.to.Store(notLent)
+		}
 	}
-	c := w.lent[page]
-	if c == nil {
-		return
-	}
-	w.lent[page] = nil
-	if c.saved == nil {
-		c.saved = map[uint32]*[mem.PageSize]byte{}
-	}
-	c.saved[uint32(page)] = (*[mem.PageSize]byte)(bytes.Clone(c.memory.Page(page)))
-	w.saved++
 }
 
-// read returns page n of the snapshot that c completes; it is good until the next one is read.
-func (w *Writer) read(c *chunk, n uint32) []byte {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if p := c.saved[n]; p != nil {
-		delete(c.saved, n)
-		w.saved--
-		w.room.Signal()
-		return p[:]
+// next returns the next page of the snapshot that c completes; it is good until the next one is read.
+func (w *Writer) next(c *chunk) []byte {
+	i, n := c.read, c.pages[c.read]
+	c.read++
+	if l := &w.lent[n]; l.to.CompareAndSwap(c.number, beingCopied) {
+		copy(w.page[:], c.memory.Page(int(n)))
+		l.to.Store(notLent)
+		return w.page[:]
 	}
-	copy(w.page[:], c.memory.Page(int(n)))
-	w.lent[n] = nil
+	p := c.wait(i)
+	copy(w.page[:], w.copies.page(p))
+	w.copies.put(p)
 	return w.page[:]
+}
+
+// wait returns the copy of a page that the machine made, or is making.
+func (c *chunk) wait(i int) int32 {
+	for {
+		if p := c.saved[i].Load(); p != 0 {
+			return p - 1
+		}
+		runtime.Gosched()
+	}
 }
 
 // giveBack ends the loan of pages that were not read.
 func (w *Writer) giveBack(c *chunk) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, n := range c.pages {
-		if w.lent[n] == c {
-			w.lent[n] = nil
+	for ; c.read < len(c.pages); c.read++ {
+		if !w.lent[c.pages[c.read]].to.CompareAndSwap(c.number, notLent) {
+			w.copies.put(c.wait(c.read))
 		}
 	}
-	w.saved -= len(c.saved)
-	c.memory, c.saved, c.pages = nil, nil, c.pages[:0]
-	w.room.Broadcast()
+	c.memory, c.pages, c.saved, c.read = nil, nil, nil, 0
 }
 
 // chunk returns an empty chunk, and waits for one where all are in use.
@@ -255,12 +294,13 @@ func (w *Writer) Sync() error {
 func (w *Writer) Close() error {
 	close(w.work)
 	<-w.done
+	freed := w.copies.close()
 	if err := w.Err(); err != nil {
 		w.store.abandon()
 		w.w.Abandon()
 		return err
 	}
-	return errors.Join(w.store.Close(), w.w.Close())
+	return errors.Join(freed, w.store.Close(), w.w.Close())
 }
 
 // run is the goroutine.
@@ -307,7 +347,7 @@ func (w *Writer) take(c *chunk) error {
 		return nil
 	}
 	for _, n := range c.pages {
-		id, err := w.store.Put(w.read(c, n))
+		id, err := w.store.Put(w.next(c))
 		if err != nil {
 			return err
 		}

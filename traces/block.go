@@ -50,6 +50,7 @@ type BlockWriter struct {
 	f    blockFile
 	enc  *zstd.Encoder
 	size int64
+	buf  []byte // of the block that was written last, for the next one
 }
 
 // readFile is what a BlockReader needs of a file. *os.File implements it.
@@ -108,7 +109,7 @@ func newBlockWriter(f blockFile, size int64) (*BlockWriter, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &BlockWriter{f: f, enc: enc, size: size}, nil
+	return &BlockWriter{f: f, enc: enc, size: size, buf: make([]byte, blockHeader)}, nil
 }
 
 // Write appends a block and returns its header. When the host's disk is full the file
@@ -117,8 +118,8 @@ func (w *BlockWriter) Write(raw []byte, records int, first, last uint64) (Block,
 	if len(raw) > blockRawMax {
 		return Block{}, fmt.Errorf("writing %s: %d bytes in one block; it can have %d: %w", w.f.Name(), len(raw), blockRawMax, ErrTooLarge)
 	}
-	buf := make([]byte, blockHeader, blockHeader+len(raw)/2)
-	buf = w.enc.EncodeAll(raw, buf)
+	buf := w.enc.EncodeAll(raw, w.buf[:blockHeader])
+	w.buf = buf
 	b := Block{Offset: w.size, Raw: uint32(len(raw)), Packed: uint32(len(buf) - blockHeader), Records: uint32(records), First: first, Last: last}
 	b.encode(buf)
 	if _, err := w.f.Write(buf); err != nil {

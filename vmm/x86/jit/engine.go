@@ -19,6 +19,7 @@ const (
 	codeBytes  = 64 << 20
 	maxCode    = 64 << 10 // that one block may take
 	maxInsts   = 64       // in a block
+	maxFollows = 4        // branches in a block behind which it goes on where they lead
 	hotDefault = 1        // visits of a block before it is translated: decoding it for the interpreter costs more
 	jumpSlots  = 65536    // of each table of jump targets
 	tableSlots = 1 << 16
@@ -104,7 +105,7 @@ type exit struct {
 	sti    bool  // exitSlow: the instruction before is STI
 	vec    bool  // exitSlow: going on needs the vector registers
 	x87    bool  // exitSlow: going on needs the x87 unit
-	pos    uint16
+	pos    int16
 	b      int32  // the block's number
 	site   int32  // exitLink: offset of the displacement that names the target
 	target uint64 // exitLink: RIP
@@ -150,8 +151,9 @@ type block struct {
 	n     uint8
 	dead  bool
 	plain bool
-	size  uint16 // of the instructions in bytes, if it does not cross
-	entry int    // offset of its code
+	// Of the instructions, if it does not cross: in bytes, how far they reach before the first one and behind its beginning.
+	before, size uint16
+	entry        int // offset of its code
 
 	// A block of one instruction that reaches into the next page, whose offset into RAM is second.
 	cross  bool
@@ -299,7 +301,7 @@ func (e *Engine) observe() {
 	for _, b := range e.blocks {
 		// The address behind the block counts too: because of that it may end there.
 		last := b.rip + min(uint64(b.size), ^b.rip)
-		if slices.ContainsFunc(changed, func(s x86.Span) bool { return s.Overlaps(b.rip, last) }) {
+		if slices.ContainsFunc(changed, func(s x86.Span) bool { return s.Overlaps(b.rip-uint64(b.before), last) }) {
 			e.drop(b)
 		}
 	}
@@ -427,7 +429,7 @@ func (e *Engine) exec(b *block, until uint64) {
 			b := e.made[x.b]
 			b.checkIdx(x.idx)
 			c.Step = until - left - uint64(b.n) + uint64(x.idx)
-			c.Regs[x86.RIP] = b.rip + uint64(x.pos)
+			c.Regs[x86.RIP] = b.rip + uint64(int64(x.pos))
 			e.Stats.Slow++
 			in := e.instruction(x)
 			if in == nil {
@@ -569,7 +571,7 @@ func bit(v bool) uint32 {
 func (e *Engine) instruction(x *exit) *x86.Inst {
 	if x.inst == 0 {
 		in, b := new(x86.Inst), e.made[x.b]
-		at := b.off + uint64(x.pos)
+		at := b.off + uint64(int64(x.pos))
 		code := e.c.RAM.Page(int(at >> mem.PageShift))[at%mem.PageSize:]
 		if b.cross {
 			code = b.code[:]

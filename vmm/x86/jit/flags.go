@@ -343,6 +343,10 @@ func (t *translator) fate(i int) (overwritten bool, exits chance) {
 		case x86.OpPOPCNT, x86.OpMUL, x86.OpIMUL1, x86.OpIMUL2, x86.OpIMUL3:
 			return in.OpSize >= 4, exits
 		case x86.OpMOV, x86.OpNOT, x86.OpNOP:
+		case x86.OpJMP:
+			if !in.follow {
+				return false, exits
+			}
 		case x86.OpROL, x86.OpROR: // they leave most flags as they are; some the interpreter has to execute
 			count := in.Imm & 31
 			if in.OpSize < 4 || in.IsMem || x86.FormOperands(in.Form)[1].Kind != 'I' || count == 0 {
@@ -371,25 +375,20 @@ func (t *translator) exits(i int) chance {
 	if t.loop != nil && t.loop.of[i] != noStream {
 		return none
 	}
-	key, disp, ok := windowOf(in)
-	size, write, known := access(in)
+	r := in.mem
 	if !in.IsMem {
-		key, ok, size = stackKey, true, 8
-		disp, write, known = stackAccess(in)
+		r = in.stack
 	}
-	w := t.windowFor(key)
-	if !ok || !known || w == nil || in.IsMem && (in.Op == x86.OpPUSH || in.Op == x86.OpPOP) {
+	if r == noRef || t.refs[r].size == 0 || in.IsMem && in.stack != noRef {
 		return likely
 	}
-	for j := t.i; j < i; j++ {
-		d, ok := key.moves(&t.insts[j])
-		if !ok {
-			return likely
+	if t.windowFor(&t.refs[r], t.refs[r].size, t.refs[r].write) != noWindow {
+		return none
+	}
+	for k := range t.windows {
+		if w := &t.windows[k]; w.on && w.key == t.refs[r].key {
+			return hardly
 		}
-		disp += d
 	}
-	if in.attr&x86.Align16 != 0 || !w.holds(disp, size, write) {
-		return hardly
-	}
-	return none
+	return likely
 }

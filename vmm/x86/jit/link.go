@@ -7,7 +7,7 @@ import (
 	"refault/vmm/x86"
 )
 
-// sideExit emits a branch that leaves the block in its middle.
+// sideExit emits a branch behind which the block goes on, and which leaves it otherwise.
 func (t *translator) sideExit() bool {
 	in := t.in
 	target := t.next + in.Imm
@@ -15,6 +15,9 @@ func (t *translator) sideExit() bool {
 		return false
 	}
 	cc := t.cond(in.Opcode & 15)
+	if in.follow {
+		target, cc = t.next, cc^1
+	}
 	way := newLabel()
 	t.a.jcc(cc, way)
 	fl, re, rest, l := t.fl, t.re, t.rest(), t.loop
@@ -26,6 +29,15 @@ func (t *translator) sideExit() bool {
 		t.link(target)
 	})
 	return true
+}
+
+// goTo is link at the end of a block, which may be a loop.
+func (t *translator) goTo(target uint64) {
+	if target == t.b.rip && t.loopOf() {
+		t.branchBack(ccAlways)
+	} else {
+		t.link(target)
+	}
 }
 
 // link goes on at a constant address. Preconditions: the flags are saved.

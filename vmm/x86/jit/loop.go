@@ -205,7 +205,7 @@ func (l *loop) add(b *block, in *guestInst, i int, moved *[16]int32) bool {
 	switch {
 	case in.Base == x86.RIP:
 		want.base = x86.RegZero
-		want.va = b.rip + uint64(in.pos) + uint64(in.Len) + in.Disp
+		want.va = b.rip + uint64(int64(in.pos)) + uint64(in.Len) + in.Disp
 		at = 0
 	case in.Base == x86.RegZero && in.Index == x86.RegZero:
 		want.va = in.Disp
@@ -311,7 +311,7 @@ func (t *translator) branchBack(cc byte) {
 				continue
 			}
 			t.loop = &t.plan
-			t.re, t.sse, t.x87, t.windows = re, sse, x87, [maxWindows]window{}
+			t.re, t.sse, t.x87 = re, sse, x87
 			t.loseAll()
 			t.loop.refused = false
 			t.secondBody(carry)
@@ -381,10 +381,15 @@ func (t *translator) secondBody(carry bool) {
 	first, re := t.fl, t.re
 	t.loseAll()
 	for l.copy = range l.copies {
+		t.windows = [maxWindows]window{} // their keys are of one time through the block
 		for t.i = range t.insts {
 			if t.instruction(); l.refused {
 				return
 			}
+		}
+		if t.in.attr&x86.EndBlock == 0 && l.copy == l.copies-1 {
+			t.carryFlags()
+			a.jmp(l.top)
 		}
 	}
 	t.cold = append(t.cold, func() {

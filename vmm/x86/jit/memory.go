@@ -17,28 +17,28 @@ func (t *translator) effective(in *guestInst, dst int) {
 		t.lose(dst)
 		a.movConst(dst, t.next+in.Disp)
 	} else {
-		t.address(windowKey{in.Base, in.Index, in.Scale & 3}, int32(in.Disp), dst)
+		t.address(in, int32(in.Disp), dst)
 	}
 	if in.Seg != x86.SegFlat && in.Op != x86.OpLEA {
 		a.rm(ins{op: 0x03, size: 8}, dst, at(hRSP, offSeg+segSize*int32(in.Seg)))
 	}
 }
 
-// address emits what a key stands for, plus disp, into dst, as effective does.
-func (t *translator) address(k windowKey, disp int32, dst int) {
-	m := t.operand(k, disp)
+// address is effective with another displacement, and without a segment.
+func (t *translator) address(in *guestInst, disp int32, dst int) {
+	m := t.operand(in, disp)
 	t.lose(dst)
 	t.a.lea(dst, m)
 }
 
-// operand returns what a key stands for, plus disp, as an operand of LEA. It may need R10 and R11.
-func (t *translator) operand(k windowKey, disp int32) memop {
-	m := memop{base: hNone, index: hNone, scale: k.scale, disp: disp}
-	if k.base != x86.RegZero {
-		m.base = t.src(k.base, hR10)
+// operand returns the memory operand with a displacement, as an operand of LEA. It may need R10 and R11.
+func (t *translator) operand(in *guestInst, disp int32) memop {
+	m := memop{base: hNone, index: hNone, scale: in.Scale & 3, disp: disp}
+	if in.Base != x86.RegZero {
+		m.base = t.src(in.Base, hR10)
 	}
-	if k.index != x86.RegZero {
-		m.index = t.src(k.index, hR11)
+	if in.Index != x86.RegZero {
+		m.index = t.src(in.Index, hR11)
 	}
 	return m
 }
@@ -96,24 +96,30 @@ func (t *translator) guest(in *guestInst, size int, write bool, align bool) (m m
 	if !simpleAddress(in) {
 		return m, false
 	}
-	key, disp, ok := windowOf(in)
-	if ok && !align {
-		if m, ok := t.windowed(key, disp, size, write); ok {
+	simple := in.Index == x86.RegZero && mapped(in.Base) && in.Seg == x86.SegFlat
+	if in.mem != noRef {
+		var plain memop
+		if simple {
+			plain = at(hostOf[in.Base], int32(in.Disp))
+		}
+		if m, ok := t.windowed(&t.refs[in.mem], size, write, plain); ok {
 			return m, true
 		}
 	}
 	slow := t.slowExit()
-	if in.Seg == x86.SegFlat && key.simple() {
+	if simple {
 		return t.translateAddress(hostOf[in.Base], int32(in.Disp), size, write, align, slow), true
 	}
 	t.effective(in, hR10)
 	return t.translateAddress(hR10, 0, size, write, align, slow), true
 }
 
-// guestStack is guest for the stack at RSP+disp.
+// guestStack is guest for the stack at RSP+disp, where stackAccess says that the instruction accesses it.
 func (t *translator) guestStack(disp int32, size int, write bool) memop {
-	if m, ok := t.windowed(stackKey, disp, size, write); ok {
-		return m
+	if t.in.stack != noRef {
+		if m, ok := t.windowed(&t.refs[t.in.stack], size, write, at(hStack, disp)); ok {
+			return m
+		}
 	}
 	return t.translateAddress(hStack, disp, size, write, false, t.slowExit())
 }

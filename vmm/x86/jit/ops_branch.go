@@ -73,17 +73,16 @@ func (t *translator) branch() bool {
 		a.extm(ins{op: 0xff, size: 4}, 4, j)
 		return true
 	case x86.OpJMP:
+		if in.follow {
+			return true
+		}
 		if direct && t.loop != nil {
 			t.loopBranch()
 			return true
 		}
 		if direct {
 			t.saveFlags()
-			if target == t.b.rip && t.loopOf() {
-				t.branchBack(ccAlways)
-			} else {
-				t.link(target)
-			}
+			t.goTo(target)
 			return true
 		}
 		t.saveFlags()

@@ -431,7 +431,7 @@ func (t *translator) leaOp(size int) bool {
 		v := t.next + in.Disp
 		return t.moveConst(in.Reg, size, v)
 	}
-	m := t.operand(windowKey{in.Base, in.Index, in.Scale & 3}, int32(in.Disp))
+	m := t.operand(in, int32(in.Disp))
 	r, done := t.set(in.Reg, hRAX)
 	a.rm(ins{op: 0x8d, size: size}, r, m)
 	done()

@@ -30,7 +30,7 @@ func regsWritten(in *guestInst) uint16 {
 		rm = bit(in.RM)
 	}
 	switch in.Op {
-	case x86.OpCMP, x86.OpTEST, x86.OpJCC, x86.OpNOP, x86.OpFENCE, x86.OpBT:
+	case x86.OpCMP, x86.OpTEST, x86.OpJCC, x86.OpJMP, x86.OpNOP, x86.OpFENCE, x86.OpBT:
 		return 0
 	case x86.OpADD, x86.OpOR, x86.OpADC, x86.OpSBB, x86.OpAND, x86.OpSUB, x86.OpXOR, x86.OpMOV:
 		switch x86.FormOperands(in.Form)[0].Kind {

@@ -9,9 +9,12 @@ import (
 
 type guestInst struct {
 	x86.Inst
-	attr x86.Attr
-	pos  uint16
-	side bool // in the middle of the block, although it is of those that end one
+	attr   x86.Attr
+	pos    int16 // from the block's first instruction
+	side   bool  // in the middle of the block, although it is of those that end one
+	follow bool  // a branch behind which the block goes on where it leads, and not behind it
+
+	mem, stack int16 // its accesses in translator.refs, or noRef
 }
 
 // translator translates one block.
@@ -32,6 +35,9 @@ type translator struct {
 	slow *label // of the instruction's exit, if it has one
 	lost bool   // the exit has to compute the flags first, by exitRe
 
+	values      values
+	keys        []value // of the windows that there may be
+	refs        []ref
 	windows     [maxWindows]window
 	kept        int  // the register or the window that R10 has the value of, or keptNone
 	kept11      int  // the window that R11 has the value of, likewise
@@ -63,28 +69,46 @@ func (e *Engine) translate(rip, off uint64, mode uint8, plain bool) *block {
 	if c.ObservesCode(rip, rip) {
 		return e.translateObserved(rip, off, mode, plain)
 	}
-	looked := c.ObservesCode(rip, rip|(mem.PageSize-1))
+	looked := c.ObservesCode(rip&^(mem.PageSize-1), rip|(mem.PageSize-1))
 	t := &e.t
-	*t = translator{e: e, insts: t.insts[:0], cold: t.cold[:0], a: asm{b: t.a.b[:0]}}
-	code := c.RAM.Page(int(off >> mem.PageShift))[off%mem.PageSize:]
-	pos := 0
+	*t = translator{e: e, insts: t.insts[:0], keys: t.keys[:0], refs: t.refs[:0], cold: t.cold[:0], a: asm{b: t.a.b[:0]}}
+	code := c.RAM.Page(int(off >> mem.PageShift))
+	begin := int(off % mem.PageSize)
+	at, first, last := begin, begin, begin
+	goesOn := func(at int) bool {
+		return at >= 0 && at < len(code) && len(t.insts) < maxInsts && !t.has(at-begin) && !(looked && c.ObservesCode(rip+uint64(at-begin), rip+uint64(at-begin)))
+	}
+	follows := 0
 	st := x86.DecodeOK
-	for len(t.insts) < maxInsts {
-		t.insts = append(t.insts, guestInst{pos: uint16(pos)})
+	for {
+		t.insts = append(t.insts, guestInst{pos: int16(at - begin)})
 		in := &t.insts[len(t.insts)-1]
-		if st = x86.Decode(code[pos:], 8, &in.Inst); st != x86.DecodeOK {
+		if st = x86.Decode(code[at:], 8, &in.Inst); st != x86.DecodeOK {
 			t.insts = t.insts[:len(t.insts)-1]
 			break
 		}
-		pos += int(in.Len)
-		end := pos == len(code) || len(t.insts) == maxInsts || looked && c.ObservesCode(rip+uint64(pos), rip+uint64(pos))
+		at += int(in.Len)
+		last = max(last, at)
 		in.attr = x86.Forms()[in.Form].Attr
+		ends := in.attr&x86.EndBlock != 0 || endsBlock(in.Op)
+		if ends && follows < maxFollows && in.follows() {
+			if target := int64(at) + int64(in.Imm); target == int64(int(target)) && goesOn(int(target)) {
+				in.side, in.follow = true, true
+				at = int(target)
+				first = min(first, at)
+				follows++
+				continue
+			}
+		}
+		if !goesOn(at) {
+			break
+		}
 		// A branch forwards is rather not taken: the block goes on, and the branch leaves it.
-		in.side = in.Op == x86.OpJCC && int64(in.Imm) > 0 && !end
-		in.side = in.side || in.Op == x86.OpINVLPG && mode != x86.ViewUser && !end
+		in.side = in.Op == x86.OpJCC && int64(in.Imm) > 0
+		in.side = in.side || in.Op == x86.OpINVLPG && mode != x86.ViewUser
 		// STI holds interrupts off for the instruction behind it, so that must be there.
-		in.side = in.side || in.Op == x86.OpSTI && mode != x86.ViewUser && !end
-		if end || !in.side && (in.attr&x86.EndBlock != 0 || endsBlock(in.Op)) {
+		in.side = in.side || in.Op == x86.OpSTI && mode != x86.ViewUser
+		if ends && !in.side {
 			break
 		}
 	}
@@ -96,21 +120,37 @@ func (e *Engine) translate(rip, off uint64, mode uint8, plain bool) *block {
 		if st != x86.DecodeMore {
 			return nil // raises an exception, and no fetch goes on
 		}
-		if second, ok = e.crossing(rip, code, &whole); !ok {
+		if second, ok = e.crossing(rip, code[begin:], &whole); !ok {
 			return nil
 		}
 	}
-	t.insts[len(t.insts)-1].side = false
-	b := &block{id: int32(len(e.made)), rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), size: uint16(pos), entry: e.mem.used, cross: cross, second: second, code: whole, plain: plain}
+	t.insts[len(t.insts)-1].side, t.insts[len(t.insts)-1].follow = false, false
+	b := &block{id: int32(len(e.made)), rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), before: uint16(begin - first), size: uint16(last - begin), entry: e.mem.used, cross: cross, second: second, code: whole, plain: plain}
 	t.b, t.mode = b, mode
 	t.view = int32(e.layout.Views[mode]) - bias
 	t.a.base = e.mem.addr(b.entry)
+	t.findRefs()
 	t.emitBlock()
 	e.keep(b, off)
 	if cross {
 		e.holdsCode(second, b)
 	}
 	return b
+}
+
+// has reports whether the block has an instruction pos bytes from its beginning.
+func (t *translator) has(pos int) bool {
+	for i := range t.insts {
+		if int(t.insts[i].pos) == pos {
+			return true
+		}
+	}
+	return false
+}
+
+// follows reports whether a block may go on where a branch leads: jumps, and branches backwards, which are rather taken.
+func (in *guestInst) follows() bool {
+	return in.OpSize == 8 && (in.Op == x86.OpJCC && int64(in.Imm) < 0 || in.Op == x86.OpJMP && x86.FormOperands(in.Form)[0].Kind == 'J')
 }
 
 // keep takes over a block whose code was emitted.
@@ -129,7 +169,7 @@ func (e *Engine) keep(b *block, off uint64) {
 func (e *Engine) translateObserved(rip, off uint64, mode uint8, plain bool) *block {
 	t := &e.t
 	b := &block{id: int32(len(e.made)), rip: rip, off: off, mode: mode, entry: e.mem.used, plain: plain}
-	*t = translator{e: e, b: b, insts: t.insts[:0], cold: t.cold[:0], a: asm{b: t.a.b[:0], base: e.mem.addr(b.entry)}}
+	*t = translator{e: e, b: b, insts: t.insts[:0], keys: t.keys[:0], refs: t.refs[:0], cold: t.cold[:0], a: asm{b: t.a.b[:0], base: e.mem.addr(b.entry)}}
 	t.leave(t.exit(exit{kind: exitObserved}))
 	e.keep(b, off)
 	return b
@@ -195,7 +235,7 @@ func (t *translator) emitBlock() {
 	}
 	if last := &t.insts[t.b.n-1]; last.attr&x86.EndBlock == 0 && !endsBlock(last.Op) {
 		t.saveFlags()
-		t.link(t.next)
+		t.goTo(t.next)
 	}
 	for i := 0; i < len(t.cold); i++ { // they may add more
 		t.cold[i]()
@@ -205,7 +245,7 @@ func (t *translator) emitBlock() {
 // instruction translates the instruction in work.
 func (t *translator) instruction() {
 	t.in = &t.insts[t.i]
-	t.next = t.b.rip + uint64(t.in.pos) + uint64(t.in.Len)
+	t.next = t.b.rip + uint64(int64(t.in.pos)) + uint64(t.in.Len)
 	t.slow, t.call, t.lost = nil, false, false
 	t.forgetAfter = false
 	t.keepFlags()
@@ -222,7 +262,7 @@ func (t *translator) instruction() {
 	if t.forgetAfter {
 		t.fl.again = false
 	}
-	t.moveWindows()
+	t.closeWindows()
 	if t.slow != nil {
 		t.finishSlow()
 	}

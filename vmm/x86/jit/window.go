@@ -3,13 +3,11 @@
 package jit
 
 import (
-	"math"
-
 	"refault/vmm/mem"
 	"refault/vmm/x86"
 )
 
-// Windows. A block often accesses memory through the same registers several times: the
+// Windows. A block often accesses memory several times at addresses that are constants apart (value.go): the
 // stack, the fields of a structure, an element that it loads and stores. The first access looks
 // the whole span of them up in the TLB, which succeeds where the span lies in one page, and
 // keeps what makes its addresses the host's; the others need no look. Where it does not succeed, for
@@ -30,88 +28,62 @@ const (
 	noWindow   = -1
 )
 
-// windowKey is what the addresses of a window are made of: base+index<<scale, of which one may be x86.RegZero.
-type windowKey struct{ base, index, scale uint8 }
-
-// window is a span of memory, from what the registers of its key make now.
+// window is a span of memory, from what its key stands for.
 type window struct {
 	on     bool
-	key    windowKey
+	key    int
 	lo, hi int32
-	origin int32 // where its address points to, unless it has an addend
 	write  bool
-	stored bool // the slot has the address or addend
-}
-
-// windowOf returns the key and the displacement of an instruction's memory operand, where windows are made for such.
-func windowOf(in *guestInst) (key windowKey, disp int32, ok bool) {
-	key = windowKey{in.Base, in.Index, in.Scale & 3}
-	if in.Index == x86.RegZero {
-		key.scale = 0
-	}
-	ok = in.Seg == x86.SegFlat && in.AddrSize == 8 && in.Base != x86.RIP && (in.Base != x86.RegZero || in.Index != x86.RegZero) &&
-		fits32(in.Disp) && int64(in.Disp) > math.MinInt32/2 && int64(in.Disp) < math.MaxInt32/2
-	return key, int32(in.Disp), ok
-}
-
-// simple reports whether the key is a register that lives in the host: the window's slot has an addend then, and
-// otherwise an address of the host.
-func (k windowKey) simple() bool {
-	return k.index == x86.RegZero && k.base < 16 && mapped(k.base)
-}
-
-// within reports whether one of the given registers is in the key.
-func (k windowKey) within(regs uint16) bool {
-	return k.base < 16 && regs&(1<<k.base) != 0 || k.index < 16 && regs&(1<<k.index) != 0
+	addend bool // what is kept makes the guest's addresses the host's; otherwise it is the host's address of lo
+	stack  bool // PUSH and its like need it
+	stored bool // the slot has it
+	last   int  // the last instruction that needs it
 }
 
 // slotOf is where window k keeps what makes its addresses the host's.
 func (e *Engine) slotOf(k int) memop { return e.scratchAt(sWindows + 8*int32(k)) }
 
-// windowed returns the host's operand for an access, where a window has it or one can be opened for it.
-func (t *translator) windowed(key windowKey, disp int32, size int, write bool) (m memop, ok bool) {
+// windowed returns the host's operand for access r, where a window has it or one can be opened for it. The plain operand
+// counts where r is simple.
+func (t *translator) windowed(r *ref, size int, write bool, plain memop) (m memop, ok bool) {
 	if t.b.plain || t.loop != nil && !t.loop.looking {
 		return m, false
 	}
-	free := noWindow
-	for k := range t.windows {
-		w := &t.windows[k]
-		switch {
-		case w.on && w.key == key:
-			if !w.holds(disp, size, write) {
-				return m, false
-			}
-			return t.through(k, disp), true
-		case !w.on && free == noWindow:
-			free = k
-		}
+	if k := t.windowFor(r, size, write); k != noWindow {
+		return t.through(k, r, plain), true
 	}
-	v := window{on: true, key: key, lo: disp, hi: disp + int32(size), write: write}
-	if free == noWindow || !t.widen(&v) {
+	v := window{on: true, key: r.key, lo: r.disp, hi: r.disp + int32(size), write: write, addend: r.simple, stack: r.stack}
+	if !t.widen(&v, r) {
 		return m, false
 	}
-	return t.open(free, &v, disp), true
+	for k := range t.windows {
+		if !t.windows[k].on {
+			return t.open(k, &v, r, plain), true
+		}
+	}
+	return m, false
 }
 
-// through returns the host's operand for an access through window k. It may load R11.
-func (t *translator) through(k int, disp int32) memop {
+// through returns the host's operand for access r through window k. It may load R11.
+func (t *translator) through(k int, r *ref, plain memop) memop {
 	w := &t.windows[k]
-	if !w.key.simple() && t.kept == keptWindow+k {
-		return at(hR10, disp-w.origin)
+	if !w.addend && t.kept == keptWindow+k {
+		return at(hR10, r.disp-w.lo)
 	}
 	if t.kept11 != keptWindow+k {
 		t.lose(hR11)
 		t.a.load(hR11, t.e.slotOf(k))
 		t.holdWindow(k, hR11)
 	}
-	if !w.key.simple() {
-		return at(hR11, disp-w.origin)
+	if !w.addend {
+		return at(hR11, r.disp-w.lo)
 	}
-	return memop{base: hostOf[w.key.base], index: hR11, disp: disp}
+	plain.index = hR11
+	return plain
 }
 
-// open makes v window k, and returns the host's operand for the access at disp.
-func (t *translator) open(k int, v *window, disp int32) (m memop) {
+// open makes v window k, and returns the host's operand for access r.
+func (t *translator) open(k int, v *window, r *ref, plain memop) memop {
 	a := &t.a
 	lost, re := false, t.re
 	if !t.fl.mem && t.fl.again {
@@ -119,26 +91,25 @@ func (t *translator) open(k int, v *window, disp int32) (m memop) {
 	} else {
 		t.saveFlags()
 	}
-	plain := newLabel()
-	if v.key.simple() {
-		r := t.translateAddress(hostOf[v.key.base], v.lo, int(v.hi-v.lo), v.write, false, plain)
+	leave := newLabel()
+	if v.addend {
+		m := t.translateAddress(plain.base, plain.disp+v.lo-r.disp, int(v.hi-v.lo), v.write, false, leave)
 		t.windows[k] = *v
-		t.holdWindow(k, r.index)
+		t.holdWindow(k, m.index)
 		t.e.Stats.AddendWindows++
-		m = memop{base: r.base, index: r.index, disp: disp}
+		plain.index = m.index
 	} else {
-		v.origin = v.lo
-		t.address(v.key, v.lo, hR10)
-		r := t.translateAddress(hR10, 0, int(v.hi-v.lo), v.write, false, plain)
-		a.rr(ins{op: 0x03, size: 8}, r.base, r.index) // add
+		t.address(t.in, int32(t.in.Disp)+v.lo-r.disp, hR10)
+		m := t.translateAddress(hR10, 0, int(v.hi-v.lo), v.write, false, leave)
+		a.rr(ins{op: 0x03, size: 8}, m.base, m.index) // add
 		t.windows[k] = *v
-		t.holdWindow(k, r.base)
+		t.holdWindow(k, m.base)
 		t.e.Stats.AddressWindows++
-		m = at(r.base, disp-v.origin)
+		plain = at(m.base, r.disp-v.lo)
 	}
-	rest, rip, l := t.rest()+1, t.b.rip+uint64(t.in.pos), t.loop
+	rest, rip, l := t.rest()+1, t.b.rip+uint64(int64(t.in.pos)), t.loop
 	t.cold = append(t.cold, func() {
-		a.bind(plain)
+		a.bind(leave)
 		if lost {
 			t.fl, t.re = flagState{again: true}, re
 			t.saveFlags()
@@ -150,92 +121,46 @@ func (t *translator) open(k int, v *window, disp int32) (m memop) {
 		a.bind(stub)
 		t.leave(t.exit(exit{kind: exitPlain, target: rip, site: int32(site)}))
 	})
-	return m
+	return plain
 }
 
-// widen widens a window that opens at the instruction in work by the accesses that follow. It
-// reports whether there are any.
-func (t *translator) widen(w *window) bool {
-	first := *w
-	shift := int32(0) // of the base since
-	found := false
-	for j := t.i; j < len(t.insts); j++ {
-		in := &t.insts[j]
-		add := func(disp int32, size int, write bool) bool {
-			disp += shift
-			lo, hi := min(w.lo, disp), max(w.hi, disp+int32(size))
-			if hi-lo > windowSpan {
-				return false
-			}
-			w.lo, w.hi, w.write = lo, hi, w.write || write
-			found = found || j > t.i
-			return true
-		}
-		if size, write, ok := access(in); ok && in.attr&x86.Align16 == 0 {
-			if key, disp, ok := windowOf(in); ok && key == w.key && !add(disp, size, write) {
-				break
-			}
-		}
-		if disp, write, ok := stackAccess(in); ok && w.key == stackKey && !add(disp, 8, write) {
-			break
-		}
-		d, ok := w.key.moves(in)
-		if !ok {
-			break
-		}
-		shift += d
-	}
-	if !found {
-		*w = first
-	}
-	return found
-}
-
-// stackKey is the key of the stack's window.
-var stackKey = windowKey{base: x86.RSP, index: x86.RegZero}
-
-// moves returns how far an instruction moves what a key stands for, where that can be told.
-func (k windowKey) moves(in *guestInst) (d int32, ok bool) {
-	written := regsWritten(in)
-	if k.base == x86.RSP {
-		if d, ok := stackShift(in); ok {
-			return d, !windowKey{k.index, x86.RegZero, 0}.within(written)
-		}
-	}
-	return 0, !k.within(written)
-}
-
-// moveWindows follows what the instruction in work did to the registers.
-func (t *translator) moveWindows() {
-	for k := range t.windows {
-		w := &t.windows[k]
-		if !w.on {
+// widen widens a window that opens with access r by those that follow. It reports whether there are any.
+func (t *translator) widen(w *window, r *ref) bool {
+	more := false
+	for i := range t.refs {
+		n := &t.refs[i]
+		if n.inst < r.inst || n == r || n.key != w.key || n.size == 0 || n.stack && !w.addend || !n.simple && w.stack {
 			continue
 		}
-		d, ok := w.key.moves(t.in)
-		w.lo -= d
-		w.hi -= d
-		w.origin -= d
-		if !ok {
+		lo, hi := min(w.lo, n.disp), max(w.hi, n.disp+int32(n.size))
+		if hi-lo > windowSpan {
+			break
+		}
+		w.lo, w.hi, w.write, w.last = lo, hi, w.write || n.write, n.inst
+		w.addend, w.stack = w.addend && n.simple, w.stack || n.stack
+		more = true
+	}
+	return more
+}
+
+// closeWindows closes those that nothing needs any more.
+func (t *translator) closeWindows() {
+	for k := range t.windows {
+		if w := &t.windows[k]; w.on && w.last <= t.i {
 			w.on = false
 			t.loseWindow(k)
 		}
 	}
 }
 
-// windowFor returns the open window with a key, or nil.
-func (t *translator) windowFor(key windowKey) *window {
+// windowFor returns the open window that has an access, or noWindow.
+func (t *translator) windowFor(r *ref, size int, write bool) int {
 	for k := range t.windows {
-		if w := &t.windows[k]; w.on && w.key == key {
-			return w
+		if w := &t.windows[k]; w.on && w.key == r.key && r.disp >= w.lo && r.disp+int32(size) <= w.hi && (w.write || !write) && (r.simple || !w.addend) && (w.addend || !r.stack) {
+			return k
 		}
 	}
-	return nil
-}
-
-// holds reports whether an access has the window.
-func (w *window) holds(disp int32, size int, write bool) bool {
-	return disp >= w.lo && disp+int32(size) <= w.hi && (w.write || !write)
+	return noWindow
 }
 
 func (t *translator) anyWindow() bool {

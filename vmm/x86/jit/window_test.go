@@ -12,6 +12,9 @@ import (
 	"refault/vmm/x86"
 )
 
+// windowKey is what an address is made of: base+index<<scale, of which one may be x86.RegZero.
+type windowKey struct{ base, index, scale uint8 }
+
 // operand makes an instruction with opcode op (0x0f.. in two bytes), whose memory operand has a key. size is that
 // of its operands, reg its other one.
 func (k windowKey) operand(op uint32, size int, reg uint8, disp int32) (b []byte) {
@@ -150,8 +153,17 @@ func generateWindows(seed uint64, forms []uint16) *program {
 		case 3: // the stack
 			r := other()
 			p.code = append(p.code, 0x40|r>>3, byte(g.pick(0x50, 0x50, 0x58))|r&7)
-		case 4: // an address changes
-			if i := g.IntN(len(keys)); g.IntN(2) == 0 {
+		case 4: // an address changes, or is in another register too
+			i := g.IntN(len(keys))
+			switch r := other(); {
+			case len(keys) < 6 && g.IntN(3) == 0:
+				by := int32(g.pick(0, 0, 4, 8, 16))
+				p.code = append(p.code, keys[i].operand(0x8d, 8, r, disps[i]+by)...) // lea
+				keys, disps = append(keys, windowKey{r, x86.RegZero, 0}), append(disps, -by)
+			case keys[i].base < 16 && keys[i].base != x86.RSP && g.IntN(3) == 0:
+				op := byte(g.pick(0x8b, 0x8b, 0x03, 0x2b)) // mov, add, sub
+				p.code = append(p.code, 0x48|keys[i].base>>3<<2|r>>3, op, 0xc0|keys[i].base&7<<3|r&7)
+			case g.IntN(2) == 0:
 				r := keys[i].base
 				if r >= 16 || g.IntN(3) == 0 && keys[i].index < 16 {
 					r = keys[i].index
@@ -166,6 +178,12 @@ func generateWindows(seed uint64, forms []uint16) *program {
 			b := g.instruction(forms)
 			if g.IntN(2) == 0 {
 				b = []byte{0x70 | byte(g.IntN(16)), byte(g.IntN(12))}
+				switch g.IntN(3) {
+				case 0:
+					b[0] = 0xeb // jmp
+				case 1:
+					b[1] = -byte(g.IntN(min(len(p.code), 100) + 1))
+				}
 			}
 			p.code = append(p.code, b...)
 		}
@@ -260,12 +278,41 @@ func TestLookUps(t *testing.T) {
 			0x49, 0x8b, 0x4d, 0x08, // mov rcx, [r13+8]
 			0x49, 0x89, 0x4d, 0x10, // mov [r13+16], rcx
 		}, 1},
-		{"the key changes", []byte{
+		{"the key changes by a constant", []byte{
 			0x43, 0x8b, 0x04, 0x9a, // mov eax, [r10+r11*4]
 			0x43, 0x8b, 0x4c, 0x9a, 0x04, // mov ecx, [r10+r11*4+4]
 			0x49, 0xff, 0xc3, // inc r11
 			0x43, 0x89, 0x0c, 0x9a, // mov [r10+r11*4], ecx
 			0x43, 0x03, 0x04, 0x9a, // add eax, [r10+r11*4]
+		}, 1},
+		{"the key changes", []byte{
+			0x43, 0x8b, 0x04, 0x9a, // mov eax, [r10+r11*4]
+			0x43, 0x8b, 0x4c, 0x9a, 0x04, // mov ecx, [r10+r11*4+4]
+			0x4d, 0x8b, 0x1b, // mov r11, [r11]
+			0x43, 0x89, 0x0c, 0x9a, // mov [r10+r11*4], ecx
+			0x43, 0x03, 0x04, 0x9a, // add eax, [r10+r11*4]
+		}, 3},
+		{"two children in a heap", []byte{
+			0x48, 0x8d, 0x44, 0x36, 0x01, // lea rax, [rsi+rsi+1]
+			0x4c, 0x8d, 0x46, 0x01, // lea r8, [rsi+1]
+			0x4c, 0x8d, 0x0c, 0x87, // lea r9, [rdi+rax*4]
+			0x41, 0x8b, 0x09, // mov ecx, [r9]
+			0x4e, 0x8d, 0x04, 0xc7, // lea r8, [rdi+r8*8]
+			0x45, 0x8b, 0x18, // mov r11d, [r8]
+		}, 1},
+		{"behind a jump", []byte{
+			0x8b, 0x06, // mov eax, [rsi]
+			0xeb, 0x01, // jmp over
+			0xcc,
+			0x8b, 0x4e, 0x04, // over: mov ecx, [rsi+4]
+		}, 1},
+		{"a copy of the stack's pointer", []byte{
+			0x53,             // push rbx
+			0x48, 0x89, 0xe0, // mov rax, rsp
+			0x8b, 0x48, 0x08, // mov ecx, [rax+8]
+			0x49, 0x89, 0xe3, // mov r11, rsp
+			0x41, 0x8b, 0x0b, // mov ecx, [r11], an address in the State
+			0x41, 0x8b, 0x4b, 0x04, // mov ecx, [r11+4]
 		}, 2},
 		{"other scales, other keys", []byte{
 			0x8b, 0x04, 0x8e, // mov eax, [rsi+rcx*4]

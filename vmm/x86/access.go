@@ -170,6 +170,32 @@ func (c *CPU) probe(va uint64, n int, kind Access) {
 	c.lookup(va, n, kind)
 }
 
+// PageFault reports whether an access of n bytes at va raises #PF, which is in Exc then. It changes nothing, and where
+// it reports false the access may still raise something; but where it reports true that took no panic, which takes
+// longer than the rest of a fault.
+func (c *CPU) PageFault(va uint64, n int, kind Access) bool {
+	m := &c.mmu
+	if !m.paging || m.viewID == viewSlow || c.Watch != nil || !Canonical(va) || va%mem.PageSize+uint64(n) > mem.PageSize {
+		return false
+	}
+	ac := m.ac
+	if kind == Fetch {
+		ac = true
+	} else if e := &m.view[va>>mem.PageShift%tlbSize]; e.reads(va) && (kind == Read || e.writes(va) || e.notes(va)) {
+		return false
+	}
+	_, code := c.tryWalk(va, kind, c.CPL == 3, ac, false)
+	if code < 0 {
+		return false
+	}
+	c.Exc = pageFault(va, code)
+	return true
+}
+
+func pageFault(va uint64, code int) Exception {
+	return Exception{Vec: VecPF, HasErr: true, Err: uint32(code), Address: va}
+}
+
 func (c *CPU) wrap(va uint64) uint64 {
 	if c.EFER&EFERLMA == 0 {
 		return va & 0xffffffff

@@ -587,7 +587,7 @@ func (c *CPU) walk(va uint64, kind Access, user, ac bool) page {
 	}
 	p, code := c.tryWalk(va, kind, user, ac, true)
 	if code >= 0 {
-		c.Exc = Exception{Vec: VecPF, HasErr: true, Err: uint32(code), Address: va}
+		c.Exc = pageFault(va, code)
 		panic(fault)
 	}
 	return p

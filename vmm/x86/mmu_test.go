@@ -364,6 +364,13 @@ func (m *mmuTest) step(t *testing.T) {
 func (m *mmuTest) access(t *testing.T, va uint64, n int, kind Access, v uint64) {
 	t.Helper()
 	want := m.reference(va, n, kind, v)
+	early := m.c.PageFault(va, n, kind)
+	if e := (access{0, int(m.c.Exc.Err), m.c.Exc.Address}); early && (e != want || m.c.Exc.Vec != VecPF) {
+		t.Fatalf("access %d of %d bytes at %#x: told before to fault like %+v, by the tables %+v", kind, n, va, e, want)
+	}
+	if !early && want.code >= 0 && m.c.Watch == nil && va%mem.PageSize+uint64(n) <= mem.PageSize {
+		t.Fatalf("access %d of %d bytes at %#x: not told before to fault, by the tables %+v", kind, n, va, want)
+	}
 	got := m.actual(va, n, kind, v)
 	m.note("access %d of %d at %#x: %+v", kind, n, va, want)
 	if want != got {

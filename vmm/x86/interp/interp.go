@@ -117,6 +117,12 @@ func (e *Engine) Execute(in *x86.Inst, until uint64) (abandoned bool) {
 	return e.execute(in, until) && e.fault()
 }
 
+// Fault is Execute where the instruction at RIP, or fetching it, is known to raise CPU.Exc.
+func (e *Engine) Fault() (abandoned bool) {
+	e.c.InstRIP = e.c.Regs[x86.RIP]
+	return e.fault()
+}
+
 func (e *Engine) execute(in *x86.Inst, until uint64) (faulted bool) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -24,12 +24,16 @@ func (e *Engine) unusable() Reason {
 
 // execute lets the interpreter execute one instruction that generated code was left for.
 // always: the translator knows no better. It reports whether the instruction was abandoned.
-func (e *Engine) execute(in *x86.Inst, until uint64, always bool) (abandoned bool) {
+func (e *Engine) execute(in *slowInst, until uint64, always bool) (abandoned bool) {
 	c, s := e.c, &e.Stats
 	step, slow := c.Step, c.Counts.SlowAccesses
 	form := in.Form
 	attr := x86.Forms()[form].Attr
-	abandoned = e.in.Execute(in, until)
+	if e.faults(in) {
+		abandoned = e.in.Fault()
+	} else {
+		abandoned = e.in.Execute(&in.Inst, until)
+	}
 	i := &s.Interpreted[ReasonFallback]
 	i.Times++
 	i.Insts += c.Step - step

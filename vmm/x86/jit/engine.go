@@ -96,7 +96,7 @@ const (
 	exitObserved                 // somebody wants to see the instruction at the beginning of the block
 )
 
-// exit says what generated code means by returning. There are ten to a block, so they are small and hold no pointers.
+// exit says what generated code means by returning. There are five to a block, so they are small and hold no pointers.
 type exit struct {
 	kind   exitKind
 	mode   uint8 // of the processor when the exit is taken
@@ -201,7 +201,7 @@ type Engine struct {
 
 	exits    list[exit]
 	made     []*block    // by number
-	insts    []*x86.Inst // that exits leave to the interpreter, by number
+	insts    []*slowInst // that exits leave to the interpreter, by number
 	approx   [4]int      // offsets of common code
 	besides  list[beside]
 	x87Insts []x87Inst // by the number that generated code notes, less one
@@ -272,6 +272,8 @@ func (e *Engine) Run(until uint64) {
 			e.block(until, e.unusable())
 		} else if b := e.find(c.Regs[x86.RIP]); b != nil {
 			e.exec(b, until)
+		} else if c.PageFault(c.Regs[x86.RIP], 1, x86.Fetch) {
+			e.in.Fault()
 		} else {
 			e.block(until, ReasonCold)
 		}
@@ -565,25 +567,6 @@ func bit(v bool) uint32 {
 		return 1
 	}
 	return 0
-}
-
-// instruction returns the instruction that an exit leaves to the interpreter, or nil where its bytes are not what they were.
-func (e *Engine) instruction(x *exit) *x86.Inst {
-	if x.inst == 0 {
-		in, b := new(x86.Inst), e.made[x.b]
-		at := b.off + uint64(int64(x.pos))
-		code := e.c.RAM.Page(int(at >> mem.PageShift))[at%mem.PageSize:]
-		if b.cross {
-			code = b.code[:]
-		}
-		if b.dead || x86.Decode(code, 8, in) != x86.DecodeOK {
-			return nil
-		}
-		interp.Bind(in)
-		x.inst = int32(len(e.insts))
-		e.insts = append(e.insts, in)
-	}
-	return e.insts[x.inst]
 }
 
 // patch makes the jump whose displacement is at offset site go to offset target.

@@ -5,14 +5,13 @@ import (
 	"compress/bzip2"
 	"compress/gzip"
 	"debug/elf"
-	"errors"
 	"fmt"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
+	"github.com/mikelolasagasti/xz"
 	"github.com/pierrec/lz4/v4"
 
-	"refault/vmm/boot/xz"
 	"refault/vmm/mem"
 )
 
@@ -82,19 +81,18 @@ func Vmlinux(k []byte) ([]byte, error) {
 
 // unpack decompresses a payload.
 func unpack(p []byte) ([]byte, error) {
-	size := 0
-	if len(p) > 4 { // the length follows in most formats; what nobody would believe is ignored
-		size = int(min(uint64(le.Uint32(p[len(p)-4:])), maxKernel, 16*uint64(len(p))))
-	}
 	var r io.Reader
 	var err error
-	var out []byte
 	name := ""
 	in := bytes.NewReader(p)
 	switch {
-	case bytes.HasPrefix(p, []byte(xz.Magic)):
+	case bytes.HasPrefix(p, []byte("\xfd7zXZ\x00")):
 		name = "xz"
-		out, err = xz.Unpack(p, size, maxKernel)
+		var x *xz.Reader
+		if x, err = xz.NewReader(in, 1<<27); err == nil {
+			x.Multistream(false) // the length follows
+			r = x
+		}
 	case bytes.HasPrefix(p, []byte{0x1f, 0x8b}):
 		name = "gzip"
 		var g *gzip.Reader
@@ -122,18 +120,21 @@ func unpack(p []byte) ([]byte, error) {
 	default:
 		return nil, fmt.Errorf("the payload is compressed in an unknown way; pass the uncompressed vmlinux instead: %w", ErrNotKernel)
 	}
-	if err == nil && r != nil {
-		b := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead))
-		_, err = b.ReadFrom(io.LimitReader(r, maxKernel+1))
-		out = b.Bytes()
+	size := 0
+	if len(p) > 4 { // the length follows in most formats; what nobody would believe is ignored
+		size = int(min(uint64(le.Uint32(p[len(p)-4:])), maxKernel, 16*uint64(len(p))))
 	}
-	if len(out) > maxKernel || errors.Is(err, xz.ErrTooLarge) {
-		return nil, fmt.Errorf("%w: its payload is larger than %d MiB", ErrDamaged, maxKernel>>20)
+	out := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead)) // Buffer.Grow would touch all of it once more
+	if err == nil {
+		_, err = out.ReadFrom(io.LimitReader(r, maxKernel+1))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: unpacking its %s payload: %v", ErrDamaged, name, err)
 	}
-	return out, nil
+	if out.Len() > maxKernel {
+		return nil, fmt.Errorf("%w: its payload is larger than %d MiB", ErrDamaged, maxKernel>>20)
+	}
+	return out.Bytes(), nil
 }
 
 func loadBzImage(ram *mem.RAM, cfg Config) (*Entry, error) {

@@ -373,7 +373,8 @@ func TestRecordingCanBePlayedWhileItIsMade(t *testing.T) {
 		if errors.Is(err, traces.ErrEmpty) {
 			return // the first snapshot is on its way
 		}
-		if err != nil || complete || end != step {
+		// This mark is being made, and so may be a few before it.
+		if err != nil || complete || end > step || end%opt.MarkEvery != 0 || end+10*opt.MarkEvery < step {
 			t.Errorf("at step %d: it ends at step %d, complete %v: %v", step, end, complete, err)
 		}
 		seen++

@@ -239,6 +239,7 @@ func (p *Player) checkSnapshot(i int) error {
 		return err
 	}
 	d := &Divergence{Step: e.Step, Want: "what its snapshot says", Got: "another"}
+	p.track.collect()
 	if d.Field, err = p.snaps.Compare(i, p.m.RAM, p.track.takeChanged(), disks(p.m.Machine)); err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ type Options struct {
 	MaxSteps      uint64 // where to stop at the latest; zero: nowhere
 	// Console gets the guest's output as it comes.
 	Console func(b byte)
-	// Progress, if set, is called at each mark.
+	// Progress, if set, is called at each mark, while it is made.
 	Progress func(step, timeNs uint64)
 }
 
@@ -63,7 +63,7 @@ type Recorder struct {
 	said    *xxh3.Hasher // what went to console.log
 	pending *vmm.Event   // taken, and not yet in the log: applying it fills in what it replaced
 	logged  uint64       // events
-	marked  uint64       // step of the last mark
+	marked  uint64       // step of the last mark; of the writer's goroutine until it has hashed
 	inner   vmm.Inputs
 	err     error // the first; nothing is written after it
 }
@@ -184,7 +184,10 @@ func (r *Recorder) begin(w traces.Written) error {
 	if err := r.snapshot(); err != nil {
 		return err
 	}
-	return r.mark("", w)
+	if err := r.mark("", w); err != nil {
+		return err
+	}
+	return r.snaps.Hashed()
 }
 
 // Machine returns the machine that is being recorded.
@@ -230,9 +233,10 @@ func (r *Recorder) fail(err error) {
 
 // mark writes the hash of the state, after everything that it vouches for. end is the
 // reason where this is the recording's end, and w what was written to the disks since the last one.
+// Memory is hashed, and the mark written, while the machine goes on.
 func (r *Recorder) mark(end string, w traces.Written) error {
 	r.log()
-	mk := r.track.mark()
+	mk := r.track.markWithoutMemory()
 	if r.err != nil {
 		return r.err
 	}
@@ -246,20 +250,30 @@ func (r *Recorder) mark(end string, w traces.Written) error {
 	if err := r.console.Flush(); err != nil {
 		return err
 	}
-	if err := r.marks.Add(mk.Step, &mk); err != nil {
-		return err
-	}
-	if err := r.marks.Flush(); err != nil {
-		return err
-	}
-	r.marked = mk.Step
+	r.hash(func() error {
+		mk.Memory = r.track.hash.Sum()
+		if err := r.marks.Add(mk.Step, &mk); err != nil {
+			return err
+		}
+		if err := r.marks.Flush(); err != nil {
+			return err
+		}
+		r.marked = mk.Step
+		return nil
+	})
 	if r.opt.Progress != nil {
 		r.opt.Progress(mk.Step, mk.TimeNs)
 	}
 	return nil
 }
 
+// hash makes the writer's goroutine hash what was written to memory, and then call then.
+func (r *Recorder) hash(then func() error) {
+	r.snaps.Hash(r.track.hash, r.m.RAM, r.track.written(), then)
+}
+
 func (r *Recorder) snapshot() error {
+	r.hash(nil)
 	return r.snaps.Take(r.track.entry(), r.m.RAM, r.track.takeChanged(), disks(r.m.Machine))
 }
 
@@ -280,6 +294,7 @@ func (r *Recorder) Run() (*traces.End, error) {
 		if r.err == nil {
 			r.err = err
 		}
+		r.snaps.Hashed() // or not, after an error of its own
 		return nil, fmt.Errorf("the recording ends at step %d: %w", r.marked, err)
 	}
 	return end, nil
@@ -347,6 +362,11 @@ func (r *Recorder) Close() error {
 func (r *Recorder) closeFiles() error {
 	var errs []error
 	failed := r.err != nil
+	if r.snaps != nil { // first, since its goroutine writes marks
+		err := r.snaps.Close()
+		failed = failed || err != nil
+		errs = append(errs, err)
+	}
 	if r.events != nil {
 		if failed {
 			r.events.Abandon()
@@ -360,9 +380,6 @@ func (r *Recorder) closeFiles() error {
 		} else {
 			errs = append(errs, r.marks.Close())
 		}
-	}
-	if r.snaps != nil {
-		errs = append(errs, r.snaps.Close())
 	}
 	if r.console != nil {
 		if !failed {

@@ -31,21 +31,29 @@ func newTracker(m *vmm.Machine) *tracker {
 	return t
 }
 
-// collect takes the pages that were written since the last call into the hash.
-func (t *tracker) collect() {
+// written returns the pages that were written since it was last called, in ascending order.
+func (t *tracker) written() []uint32 {
+	var pages []uint32
 	t.m.RAM.ClearDirty(func(page int) {
-		t.hash.Update(page, t.m.RAM.Page(page))
+		pages = append(pages, uint32(page))
 		t.changed[page] = true
 		if t.onDirty != nil {
 			t.onDirty(page)
 		}
 	})
 	t.m.ForgetDirty()
+	return pages
 }
 
-// takeChanged reports which pages changed since it was last called.
+// collect takes the pages that were written since the last call into the hash.
+func (t *tracker) collect() {
+	for _, n := range t.written() {
+		t.hash.Update(int(n), t.m.RAM.Page(int(n)))
+	}
+}
+
+// takeChanged reports which pages were changed, as far as they are collected, since it was last called.
 func (t *tracker) takeChanged() func(page int) bool {
-	t.collect()
 	changed := slices.Clone(t.changed)
 	clear(t.changed)
 	return func(page int) bool { return changed[page] }
@@ -54,7 +62,14 @@ func (t *tracker) takeChanged() func(page int) bool {
 // mark returns the hash of the machine's state.
 func (t *tracker) mark() traces.Mark {
 	t.collect()
-	mk := traces.Mark{Step: t.m.Step(), TimeNs: t.m.TimeNs(), Memory: t.hash.Sum(), ConsoleBytes: t.m.Out()}
+	mk := t.markWithoutMemory()
+	mk.Memory = t.hash.Sum()
+	return mk
+}
+
+// markWithoutMemory returns the hash of the machine's state, but of its memory.
+func (t *tracker) markWithoutMemory() traces.Mark {
+	mk := traces.Mark{Step: t.m.Step(), TimeNs: t.m.TimeNs(), ConsoleBytes: t.m.Out()}
 	for _, d := range t.m.Devices() {
 		mk.Devices = append(mk.Devices, hashDevice(d))
 	}

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -246,7 +247,7 @@ func TestPagesWrittenBeforeTheyAreRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.copies.most = 10
+	w.toStore.copies.most = 10
 	// The goroutine stands still for as long as nobody hears its answer.
 	c := w.chunk()
 	c.ack = make(chan error)
@@ -264,11 +265,11 @@ func TestPagesWrittenBeforeTheyAreRead(t *testing.T) {
 		w.BeforeWrite(n)
 		m.pages[n][0] = 99
 	}
-	for n := range int(w.copies.most) {
+	for n := range int(w.toStore.copies.most) {
 		write(3 * n)
 	}
-	if n := w.copies.inUse(); n != int(w.copies.most) {
-		t.Fatalf("%d pages saved, want %d", n, w.copies.most)
+	if n := w.toStore.copies.inUse(); n != int(w.toStore.copies.most) {
+		t.Fatalf("%d pages saved, want %d", n, w.toStore.copies.most)
 	}
 	written := make(chan struct{})
 	go func() {
@@ -287,7 +288,7 @@ func TestPagesWrittenBeforeTheyAreRead(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if n := w.copies.inUse(); n != 0 {
+	if n := w.toStore.copies.inUse(); n != 0 {
 		t.Errorf("%d pages are still saved", n)
 	}
 	rd, err := OpenReader(dir, testPages)
@@ -317,20 +318,20 @@ func TestPagesOfASnapshotThatFailed(t *testing.T) {
 	for n := 0; n < testPages; n += 2 {
 		w.BeforeWrite(n)
 	}
-	if n := w.copies.inUse(); n != testPages/2 {
+	if n := w.toStore.copies.inUse(); n != testPages/2 {
 		t.Errorf("%d pages saved, want %d", n, testPages/2)
 	}
 	<-c.ack
 	if err := w.Sync(); !errors.Is(err, traces.ErrTooLarge) {
 		t.Errorf("Sync returned %v", err)
 	}
-	if n := w.copies.inUse(); n != 0 {
+	if n := w.toStore.copies.inUse(); n != 0 {
 		t.Errorf("%d pages are still saved", n)
 	}
 	for n := range m.pages {
 		w.BeforeWrite(n)
 	}
-	if n := w.copies.inUse(); n != 0 {
+	if n := w.toStore.copies.inUse(); n != 0 {
 		t.Errorf("%d pages were saved for a snapshot that failed", n)
 	}
 	if err := w.Close(); !errors.Is(err, traces.ErrTooLarge) {
@@ -406,6 +407,130 @@ func TestHashOfMemoryIsOfItsContent(t *testing.T) {
 	a.Update(0, make([]byte, mem.PageSize))
 	if a.Sum() != NewMemHash(2).Sum() {
 		t.Error("zeros are not what nothing is")
+	}
+}
+
+// hashOf is the hash of what a memory holds now, from scratch.
+func hashOf(m *memory) traces.Hash {
+	h := NewMemHash(testPages)
+	for n := range m.pages {
+		h.Update(n, m.pages[n][:])
+	}
+	return h.Sum()
+}
+
+// takePages returns which pages changed since it was last called.
+func (m *memory) takePages() (pages []uint32) {
+	for n := range m.changed {
+		if m.changed[n] {
+			pages = append(pages, uint32(n))
+		}
+	}
+	m.changed = [testPages]bool{}
+	return pages
+}
+
+func TestHashesWhileMemoryIsWritten(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 12))
+	dir := t.TempDir()
+	w, err := CreateWriter(dir, testPages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.toHash.copies.most = 20
+	m, h := &memory{before: w.BeforeWrite}, NewMemHash(testPages)
+	var want, got []traces.Hash
+	var all []*state
+	var since [testPages]bool // the last snapshot
+	for i := range 300 {
+		m.scribble(r)
+		pages := m.takePages()
+		for _, n := range pages {
+			since[n] = true
+		}
+		want = append(want, hashOf(m))
+		w.Hash(h, m, pages, func() error {
+			got = append(got, h.Sum())
+			return nil
+		})
+		if i%7 != 0 {
+			continue
+		}
+		s := &state{step: uint64(i), pages: m.pages}
+		all = append(all, s)
+		changed := since
+		since = [testPages]bool{}
+		if err := w.Take(Entry{Step: s.step}, m, func(n int) bool { return changed[n] }, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Hashed(); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the hashes are not those of the memory when they were asked for")
+	}
+	if n := w.toHash.copies.inUse(); n != 0 {
+		t.Errorf("%d pages are still saved", n)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rd, err := OpenReader(dir, testPages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rd.Close()
+	back := &restored{r: rd}
+	for i := range all {
+		back.check(t, i, all[i])
+	}
+}
+
+func TestHashesComeBeforeSnapshots(t *testing.T) {
+	w, err := CreateWriter(t.TempDir(), testPages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The goroutine stands still for as long as nobody hears its answer.
+	c := w.chunk()
+	c.ack = make(chan error)
+	w.work <- c
+	m, h := &memory{before: w.BeforeWrite}, NewMemHash(testPages)
+	m.pages[5][0], m.pages[6][0] = 1, 2
+	if err := w.Take(Entry{}, m, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	want := hashOf(m)
+	var order []string
+	w.Hash(h, m, []uint32{5, 6}, func() error {
+		order = append(order, "hash")
+		if h.Sum() != want {
+			t.Error("not the hash of what the memory held")
+		}
+		if w.store.Pages() != 0 {
+			t.Error("the snapshot was first")
+		}
+		return nil
+	})
+	w.BeforeWrite(5)
+	m.pages[5][0] = 9
+	failed := errors.New("then failed")
+	w.Hash(h, m, nil, func() error { return failed })
+	w.BeforeWrite(6)
+	m.pages[6][0] = 9
+	w.Hash(h, m, []uint32{5, 6}, func() error { t.Error("called after an error"); return nil })
+	<-c.ack
+	for range 2 { // an error stays
+		if err := w.Hashed(); err != failed {
+			t.Errorf("Hashed returned %v", err)
+		}
+	}
+	if err := w.Close(); err != failed || len(order) != 1 {
+		t.Errorf("Close returned %v after %q", err, order)
+	}
+	if n := w.toHash.copies.inUse() + w.toStore.copies.inUse(); n != 0 {
+		t.Errorf("%d pages are still saved", n)
 	}
 }
 

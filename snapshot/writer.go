@@ -3,10 +3,8 @@ package snapshot
 import (
 	"errors"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 
 	"refault/traces"
 	"refault/vmm/mem"
@@ -16,32 +14,33 @@ const (
 	// clustersPerChunk is how many clusters of disks go to the writer's goroutine at a time.
 	clustersPerChunk = 64
 	// maxChunks bounds the chunks that wait for it: 64 MiB.
-	maxChunks = 256
-	// maxSaved bounds the pages that were copied because the machine was about to write them: 64 MiB.
-	maxSaved = 16384
+	maxChunks = maxLoans
+	// maxHashings bounds the calls of Hash that wait for it, and so how far marks are behind the machine.
+	maxHashings = 4
+	// maxSaved bounds the pages that were copied because the machine was about to write them before a snapshot read
+	// them: 64 MiB; and maxUnhashed those that it was about to write before they were hashed: 16 MiB.
+	maxSaved    = 16384
+	maxUnhashed = 4096
 )
 
-// Writer takes snapshots of one machine, in ascending order of position.
+// Writer takes snapshots of one machine, in ascending order of position, and the hashes of its memory.
 //
 // Take copies what changed on disks, lends the pages that changed to a goroutine, and
-// returns; reading them, hashing, compressing and writing happen there. The machine
+// returns; reading them, hashing, compressing and writing happen there. Hash lends it pages too, and they come
+// first. The machine
 // must call BeforeWrite before it writes a page, which copies it if the goroutine has
 // not read it yet: what it reads is what was there at the position of the snapshot, and
 // how it is scheduled cannot matter to the machine. When it falls behind, the machine waits.
 type Writer struct {
-	work chan *chunk
-	free chan *chunk // chunks to be filled; nil stands for one that was not made yet
-	done chan struct{}
+	work     chan *chunk
+	hashings chan *hashing // before all work
+	free     chan *chunk   // chunks to be filled; nil stands for one that was not made yet
+	done     chan struct{}
 
 	mu  sync.Mutex
 	err error
 
-	lent   []lent    // by page
-	copies *pagePool // of pages that the machine was about to write
-
-	// Of the machine's side.
-	taken uint32            // snapshots
-	loans [maxChunks]*chunk // the last of them, by number: no more can wait
+	toStore, toHash *lender
 
 	// Of the goroutine.
 	store *Store
@@ -66,27 +65,16 @@ type chunk struct {
 	entry *Entry     // the snapshot that these are the last clusters of
 	ack   chan error // or: tell when all before it is written
 
-	// Of the snapshot: pages of memory that may have changed, and how many of them were read.
-	memory Memory
-	number uint32
-	pages  []uint32
-	saved  []atomic.Int32 // of those that the machine was about to write, the copy plus one
-	read   int
+	loan *loan // of the snapshot: pages of memory that may have changed
 }
 
-// lent says for which snapshot a page has to be read before it is written. Who copies it, the
-// goroutine or the machine, puts beingCopied there first and notLent afterwards.
-type lent struct {
-	to atomic.Uint32 // the snapshot's number
-	at uint32        // where it lists the page
+// hashing is a call of Hash.
+type hashing struct {
+	hash *MemHash
+	loan *loan
+	then func() error
+	ack  chan error // or: tell when all before it is hashed
 }
-
-// Values of lent.to besides the numbers of snapshots.
-const (
-	notLent = iota
-	beingCopied
-	firstNumber
-)
 
 // item is a cluster of a disk.
 type item struct {
@@ -105,23 +93,19 @@ func CreateWriter(dir string, pages int) (*Writer, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	return newWriter(st, b, pages)
+	return newWriter(st, b, pages), nil
 }
 
-func newWriter(st *Store, b *traces.BlockWriter, pages int) (*Writer, error) {
-	copies, err := newPagePool(maxSaved)
-	if err != nil {
-		return nil, errors.Join(err, st.Close(), b.Close())
-	}
+func newWriter(st *Store, b *traces.BlockWriter, pages int) *Writer {
 	w := &Writer{
-		work: make(chan *chunk, maxChunks), free: make(chan *chunk, maxChunks), done: make(chan struct{}),
-		lent: make([]lent, pages), copies: copies, store: st, w: traces.NewRecordWriter[Entry](b), ids: make([]uint32, pages), disks: map[string]*diskTable{},
+		work: make(chan *chunk, maxChunks), hashings: make(chan *hashing, maxHashings), free: make(chan *chunk, maxChunks), done: make(chan struct{}),
+		toStore: newLender(pages, maxSaved), toHash: newLender(pages, maxUnhashed), store: st, w: traces.NewRecordWriter[Entry](b), ids: make([]uint32, pages), disks: map[string]*diskTable{},
 	}
 	for range maxChunks {
 		w.free <- nil
 	}
 	go w.run()
-	return w, nil
+	return w
 }
 
 // Append adds one snapshot to the finished recording in dir, at any position. It is a
@@ -145,10 +129,7 @@ func Append(dir string, e Entry, m Memory, disks []Disk) error {
 	if err := errors.Join(err, r.Close()); err != nil {
 		return errors.Join(err, st.Close())
 	}
-	w, err := newWriter(st, b, m.Pages())
-	if err != nil {
-		return err
-	}
+	w := newWriter(st, b, m.Pages())
 	if err := w.Take(e, m, nil, disks); err != nil {
 		w.Close()
 		return err
@@ -181,81 +162,35 @@ func (w *Writer) Take(e Entry, m Memory, changed func(page int) bool, disks []Di
 			d.ClearDirty(visit)
 		}
 	}
-	c.entry, c.memory = &e, m
+	var pages []uint32
 	for n := range m.Pages() {
 		if changed == nil || changed(n) {
-			w.BeforeWrite(n) // it may still wait for the snapshot before
-			c.pages = append(c.pages, uint32(n))
+			pages = append(pages, uint32(n))
 		}
 	}
-	c.number = w.taken + firstNumber
-	c.saved = make([]atomic.Int32, len(c.pages))
-	w.loans[w.taken%maxChunks] = c
-	w.taken++
-	for i, n := range c.pages {
-		w.lent[n].at = uint32(i)
-		w.lent[n].to.Store(c.number)
-	}
+	c.entry, c.loan = &e, w.toStore.lend(m, pages)
 	w.work <- c
 	return nil
 }
 
-// BeforeWrite must be called before the first write to a page of memory after each snapshot; more often does no harm.
+// Hash makes the goroutine take what pages hold now into h, after earlier calls of Hash and before everything else,
+// and then call then, whose error is the goroutine's. Nothing of that happens after an error. The pages are all
+// different, and the goroutine keeps them; until Hashed or Sync nobody else may look at h.
+func (w *Writer) Hash(h *MemHash, m Memory, pages []uint32, then func() error) {
+	w.hashings <- &hashing{hash: h, loan: w.toHash.lend(m, pages), then: then}
+}
+
+// Hashed waits for all calls of Hash.
+func (w *Writer) Hashed() error {
+	ack := make(chan error)
+	w.hashings <- &hashing{ack: ack}
+	return <-ack
+}
+
+// BeforeWrite must be called before the first write to a page of memory after each snapshot and each hash; more often does no harm.
 func (w *Writer) BeforeWrite(page int) {
-	l := &w.lent[page]
-	for {
-		switch number := l.to.Load(); number {
-		case notLent:
-			return
-		case beingCopied:
-			runtime.Gosched() // it takes no time
-		default:
-			p := w.copies.get() // the page may be read while this waits
-			if !l.to.CompareAndSwap(number, beingCopied) {
-				w.copies.put(p)
-				continue
-			}
-			c := w.loans[(number-firstNumber)%maxChunks]
-			copy(w.copies.page(p), c.memory.Page(page))
-			c.saved[l.at].Store(p + 1)
-			l.to.Store(notLent)
-		}
-	}
-}
-
-// next returns the next page of the snapshot that c completes; it is good until the next one is read.
-func (w *Writer) next(c *chunk) []byte {
-	i, n := c.read, c.pages[c.read]
-	c.read++
-	if l := &w.lent[n]; l.to.CompareAndSwap(c.number, beingCopied) {
-		copy(w.page[:], c.memory.Page(int(n)))
-		l.to.Store(notLent)
-		return w.page[:]
-	}
-	p := c.wait(i)
-	copy(w.page[:], w.copies.page(p))
-	w.copies.put(p)
-	return w.page[:]
-}
-
-// wait returns the copy of a page that the machine made, or is making.
-func (c *chunk) wait(i int) int32 {
-	for {
-		if p := c.saved[i].Load(); p != 0 {
-			return p - 1
-		}
-		runtime.Gosched()
-	}
-}
-
-// giveBack ends the loan of pages that were not read.
-func (w *Writer) giveBack(c *chunk) {
-	for ; c.read < len(c.pages); c.read++ {
-		if !w.lent[c.pages[c.read]].to.CompareAndSwap(c.number, notLent) {
-			w.copies.put(c.wait(c.read))
-		}
-	}
-	c.memory, c.pages, c.saved, c.read = nil, nil, nil, 0
+	w.toHash.beforeWrite(page)
+	w.toStore.beforeWrite(page)
 }
 
 // chunk returns an empty chunk, and waits for one where all are in use.
@@ -294,30 +229,76 @@ func (w *Writer) Sync() error {
 func (w *Writer) Close() error {
 	close(w.work)
 	<-w.done
-	freed := w.copies.close()
 	if err := w.Err(); err != nil {
 		w.store.abandon()
 		w.w.Abandon()
 		return err
 	}
-	return errors.Join(freed, w.store.Close(), w.w.Close())
+	return errors.Join(w.store.Close(), w.w.Close())
 }
 
 // run is the goroutine.
 func (w *Writer) run() {
 	defer close(w.done)
-	for c := range w.work {
-		if w.Err() == nil {
-			if err := w.take(c); err != nil {
-				w.fail(err)
+	for {
+		select {
+		case h := <-w.hashings:
+			w.hash(h)
+		case c, ok := <-w.work:
+			w.hashAll()
+			if !ok {
+				return
 			}
+			w.do(c)
 		}
-		w.giveBack(c)
-		if c.ack != nil {
-			c.ack <- w.Err()
+	}
+}
+
+func (w *Writer) do(c *chunk) {
+	if w.Err() == nil {
+		if err := w.take(c); err != nil {
+			w.fail(err)
 		}
-		c.items, c.data, c.entry, c.ack = c.items[:0], c.data[:0], nil, nil
-		w.free <- c
+	}
+	if c.loan != nil {
+		w.toStore.giveBack(c.loan)
+	}
+	if c.ack != nil {
+		c.ack <- w.Err()
+	}
+	c.items, c.data, c.entry, c.loan, c.ack = c.items[:0], c.data[:0], nil, nil, nil
+	w.free <- c
+}
+
+// hashAll does what waits to be hashed.
+func (w *Writer) hashAll() {
+	for {
+		select {
+		case h := <-w.hashings:
+			w.hash(h)
+		default:
+			return
+		}
+	}
+}
+
+func (w *Writer) hash(h *hashing) {
+	if h.ack != nil {
+		h.ack <- w.Err()
+		return
+	}
+	if w.Err() != nil {
+		w.toHash.giveBack(h.loan)
+		return
+	}
+	for _, n := range h.loan.pages {
+		w.toHash.next(h.loan, func(content []byte) { h.hash.Update(int(n), content) })
+	}
+	if h.then == nil {
+		return
+	}
+	if err := h.then(); err != nil {
+		w.fail(err)
 	}
 }
 
@@ -346,8 +327,10 @@ func (w *Writer) take(c *chunk) error {
 	if c.entry == nil {
 		return nil
 	}
-	for _, n := range c.pages {
-		id, err := w.store.Put(w.next(c))
+	for _, n := range c.loan.pages {
+		w.hashAll()
+		w.toStore.next(c.loan, func(content []byte) { copy(w.page[:], content) })
+		id, err := w.store.Put(w.page[:])
 		if err != nil {
 			return err
 		}

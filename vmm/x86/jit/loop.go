@@ -450,7 +450,8 @@ func (t *translator) loopBranch() {
 	if last {
 		t.carryFlags()
 	}
-	cc := t.cond(t.in.Opcode & 15)
+	cc, _, next := t.in.ends(t.next)
+	cc = t.cond(cc)
 	if last {
 		a.jcc(cc, l.top)
 	}
@@ -458,7 +459,7 @@ func (t *translator) loopBranch() {
 	if !last {
 		a.jcc(cc^1, out)
 	}
-	fl, re, next, rest := t.fl, t.re, t.next, t.rest()
+	fl, re, rest := t.fl, t.re, t.rest()
 	exit := func() {
 		t.fl, t.re = fl, re
 		t.saveFlags()

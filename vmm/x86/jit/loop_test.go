@@ -38,7 +38,9 @@ func generateLoop(seed uint64, forms []uint16) *program {
 		p.regs[x86.RCX] = 1 << 63
 	}
 	wild := g.IntN(5) == 0 // registers of addresses may change in any way
+	var middle []int       // where the loop may be entered
 	for range 1 + g.IntN(6) {
+		middle = append(middle, len(p.code))
 		for {
 			b := g.instruction(forms)
 			var in x86.Inst
@@ -96,10 +98,46 @@ func generateLoop(seed uint64, forms []uint16) *program {
 		p.code = append(p.code, 0x0f, back)
 		p.code = binary.LittleEndian.AppendUint32(p.code, uint32(-len(p.code)-4))
 	}
+	if g.IntN(3) == 0 {
+		p.code = append(binary.LittleEndian.AppendUint32([]byte{0xe9}, uint32(middle[g.IntN(len(middle))])), p.code...)
+	}
 	for range 600 {
 		p.code = append(p.code, 0xf4)
 	}
 	return p
+}
+
+// TestLoopBehindABranch enters a loop in its middle, so that the block there ends with a branch out of the loop, and begins
+// behind it.
+func TestLoopBehindABranch(t *testing.T) {
+	r := newPair(t)
+	p := generate(1, testForms())
+	p.user, p.flags, p.limit, p.stride = true, x86.Flag1, 3000, 900
+	p.regs[x86.RAX], p.regs[x86.RCX], p.regs[x86.RDI] = 0, 500, dataAt+8
+	p.code = []byte{
+		0xeb, 0x08, // jmp middle
+		0x48, 0xff, 0xc0, // top: inc rax
+		0x48, 0x39, 0xc8, // cmp rax, rcx
+		0x74, 0x0a, // je out
+		0x48, 0x03, 0x14, 0xc7, // middle: add rdx, [rdi+rax*8]
+		0x4d, 0x85, 0xc9, // test r9, r9
+		0x7f, 0xef, // jg top
+		0xf4,             // hlt
+		0xf4, 0xf4, 0xf4, // out
+	}
+	p.regs[x86.R9] = 1
+	for p.seed = range 20 { // other strides
+		if n, d := r.differ(p); d != "" {
+			t.Fatalf("within %d steps\n%s", n, d)
+		}
+	}
+	s := &r.jit.jit.Stats
+	if n := r.jit.c.Regs[x86.RAX]; n < 490 {
+		t.Errorf("%d iterations", n)
+	}
+	if s.Loops == 0 {
+		t.Error("no loop has a second body")
+	}
 }
 
 // affine reports whether a memory operand is one of those that a loop can follow.

@@ -26,7 +26,7 @@ func (t *translator) branch() bool {
 			return true
 		}
 		t.compute()
-		cc := in.Opcode & 15
+		cc, target, next := in.ends(t.next)
 		exact := t.fl.host && classExact[t.fl.class]&condFlags[cc>>1&7] == condFlags[cc>>1&7]
 		if exact && !t.fl.mem {
 			if t.fl.class == flagsAll || t.fl.class == flagsRotN {
@@ -46,7 +46,7 @@ func (t *translator) branch() bool {
 		} else {
 			t.linkBy(target, func(l *label) { a.jcc(cc, l) })
 		}
-		t.link(t.next)
+		t.link(next)
 		return true
 	case x86.OpJCXZ, x86.OpLOOP:
 		if in.AddrSize != 8 {
@@ -115,6 +115,15 @@ func (t *translator) branch() bool {
 		return true
 	}
 	return false
+}
+
+// ends returns the condition of the branch that ends a block, where it leads then, and where otherwise. next is behind it.
+func (in *guestInst) ends(next uint64) (cc byte, target, other uint64) {
+	cc, target = in.Opcode&15, next+in.Imm
+	if in.turned {
+		return cc ^ 1, next, target
+	}
+	return cc, target, next
 }
 
 // loadTarget loads the operand of an indirect jump into RAX.

@@ -13,6 +13,7 @@ type guestInst struct {
 	pos    int16 // from the block's first instruction
 	side   bool  // in the middle of the block, although it is of those that end one
 	follow bool  // a branch behind which the block goes on where it leads, and not behind it
+	turned bool  // the branch that ends the block leads out of a loop, which goes on behind it
 
 	mem, stack int16 // its accesses in translator.refs, or noRef
 }
@@ -124,7 +125,9 @@ func (e *Engine) translate(rip, off uint64, mode uint8, plain bool) *block {
 			return nil
 		}
 	}
-	t.insts[len(t.insts)-1].side, t.insts[len(t.insts)-1].follow = false, false
+	end := &t.insts[len(t.insts)-1]
+	end.side, end.follow = false, false
+	end.turned = end.Op == x86.OpJCC && !cross && t.has(at-begin)
 	b := &block{id: int32(len(e.made)), rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), before: uint16(begin - first), size: uint16(last - begin), entry: e.mem.used, cross: cross, second: second, code: whole, plain: plain}
 	t.b, t.mode = b, mode
 	t.view = int32(e.layout.Views[mode]) - bias

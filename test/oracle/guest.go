@@ -121,7 +121,6 @@ func newGuest(translate bool) (*guest, error) {
 		if g.jit, err = jit.New(c, in); err != nil {
 			return nil, errors.Join(err, g.close())
 		}
-		g.jit.TranslateAtOnce()
 		g.e = g.jit
 	}
 	return g, nil

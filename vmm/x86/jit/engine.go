@@ -20,7 +20,6 @@ const (
 	maxCode    = 64 << 10 // that one block may take
 	maxInsts   = 64       // in a block
 	maxFollows = 4        // branches in a block behind which it goes on where they lead
-	hotDefault = 1        // visits of a block before it is translated: decoding it for the interpreter costs more
 	jumpSlots  = 65536    // of each table of jump targets
 	tableSlots = 1 << 16
 	numModes   = 3 // ViewSuper, ViewUser, ViewSuperAC
@@ -193,7 +192,6 @@ type Engine struct {
 
 	codeMap *CodeMap
 
-	hotAfter  uint8
 	tscOffset uint64 // of the time-stamp counter from the step, without IA32_TSC_ADJUST
 
 	prologue, exitAt, loadXMM, loadX87, xsaveAt, xrstorAt int
@@ -207,7 +205,6 @@ type Engine struct {
 	x87Insts []x87Inst // by the number that generated code notes, less one
 	blocks   map[blockKey]*block
 	table    [tableSlots]*block
-	heat     [tableSlots]uint8
 	pages    map[uint64][]*block    // by page of RAM
 	virtual  [2]map[uint64]struct{} // linear pages that the tables of jump targets name, by half
 	filled   [numModes]filled
@@ -228,7 +225,7 @@ func New(c *x86.CPU, in *interp.Engine) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{c: c, in: in, mem: m, layout: c.Layout(), tab: tablesOf(c), hotAfter: hotDefault}
+	e := &Engine{c: c, in: in, mem: m, layout: c.Layout(), tab: tablesOf(c)}
 	e.tab.approx.init()
 	e.emitCommon()
 	e.reset()
@@ -330,17 +327,9 @@ func (e *Engine) find(rip uint64) *block {
 	h := (hashRIP(rip) ^ uint64(mode)<<13) % tableSlots
 	b := e.table[h]
 	if b == nil || b.rip != rip || b.off != off || b.mode != mode {
-		heat := &e.heat[h]
-		if b == nil && *heat < e.hotAfter-1 {
-			*heat++ // nothing was ever translated that came to this slot, or little time ago
-			return nil
-		}
 		b = e.blocks[blockKey{rip, off, mode, false}]
 		if b == nil {
-			if *heat++; *heat < e.hotAfter {
-				return nil
-			}
-			*heat = 0
+			// At the first visit: decoding it for the interpreter costs more.
 			if b = e.translate(rip, off, mode, false); b == nil {
 				return nil
 			}

@@ -79,7 +79,6 @@ func newRig(t testing.TB, translate bool) *rig {
 		if r.jit, err = New(c, in); err != nil {
 			t.Fatal(err)
 		}
-		r.jit.hotAfter = 1
 		r.e = r.jit
 	}
 	t.Cleanup(func() {

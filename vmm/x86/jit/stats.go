@@ -41,7 +41,7 @@ type Reason uint8
 const (
 	// ReasonFallback: an instruction that is not translated, or could not complete in generated code.
 	ReasonFallback Reason = iota
-	// ReasonCold: a block that was not visited often enough yet, or cannot be fetched without an exception.
+	// ReasonCold: a block that cannot be translated, or be fetched without an exception.
 	ReasonCold
 	// ReasonBudget: less was left to run than the block is long.
 	ReasonBudget

@@ -36,6 +36,7 @@ type row struct {
 	*Form
 	index    uint16
 	prefix   byte // mandatory: 0 for none, 'N' for NP, 0x66, 0xf2, 0xf3
+	opMap    uint8
 	modrm    bool
 	digit    int8 // -1 without
 	exact    int16
@@ -60,10 +61,7 @@ func Forms() []Form { return allForms }
 func FormOperands(i uint16) []Operand { return rows[i].operands }
 
 // OpcodeMap returns the opcode map of the form with an index: 0 for one byte, 1 for 0F, 2 for 0F 38, 3 for 0F 3A.
-func OpcodeMap(i uint16) int {
-	m, _, _ := rows[i].opcode()
-	return m
-}
+func OpcodeMap(i uint16) int { return int(rows[i].opMap) }
 
 func concat(lists ...[]Form) (all []Form) {
 	for _, l := range lists {
@@ -78,6 +76,7 @@ func buildDispatch() *dispatch {
 		r := &rows[i]
 		*r = parseRow(&allForms[i], uint16(i))
 		m, op, plus := r.opcode()
+		r.opMap = uint8(m)
 		for k := range plus {
 			t[m][op+k] = append(t[m][op+k], r)
 		}

@@ -45,8 +45,9 @@ type memop struct {
 
 // label is a place in code that may be jumped to before it is known.
 type label struct {
-	at   int // or -1
-	refs []int
+	at int // or -1
+	// ref is where the last displacement is that waits for it, or zero; that one says where the one before is.
+	ref int
 }
 
 func newLabel() *label { return &label{at: -1} }
@@ -233,12 +234,15 @@ func (a *asm) movConst(dst int, v uint64) {
 	}
 }
 
-func (a *asm) bind(l *label) {
-	l.at = len(a.b)
-	for _, r := range l.refs {
-		a.fix(r, l.at)
+func (a *asm) bind(l *label) { a.bindAt(l, len(a.b)) }
+
+func (a *asm) bindAt(l *label, to int) {
+	l.at = to
+	for l.ref != 0 {
+		before := int(binary.LittleEndian.Uint32(a.b[l.ref:]))
+		a.fix(l.ref, to)
+		l.ref = before
 	}
-	l.refs = nil
 }
 
 func (a *asm) fix(ref, to int) {
@@ -247,11 +251,11 @@ func (a *asm) fix(ref, to int) {
 
 func (a *asm) ref(l *label) {
 	p := len(a.b)
-	a.imm32(0)
+	a.imm32(int32(l.ref))
 	if l.at >= 0 {
 		a.fix(p, l.at)
 	} else {
-		l.refs = append(l.refs, p)
+		l.ref = p
 	}
 }
 

@@ -144,6 +144,7 @@ func (l *list[T]) cut(n int) { l.n = n }
 // block is a run of guest instructions in one page, translated.
 type block struct {
 	id    int32
+	next  int32 // number of the next in its slot of Engine.table, or 0
 	rip   uint64
 	off   uint64 // offset into RAM
 	mode  uint8
@@ -159,14 +160,6 @@ type block struct {
 	second uint64
 	code   [16]byte
 }
-
-type blockKey struct {
-	rip, off uint64
-	mode     uint8
-	plain    bool
-}
-
-func (b *block) key() blockKey { return blockKey{b.rip, b.off, b.mode, b.plain} }
 
 // filled lists the slots that may name the lower half.
 type filled struct {
@@ -198,13 +191,12 @@ type Engine struct {
 	firstBlock                                            int // offset behind the common code
 
 	exits    list[exit]
-	made     []*block    // by number
+	blocks   list[block] // by number; there is none with number 0
 	insts    []*slowInst // that exits leave to the interpreter, by number
 	approx   [4]int      // offsets of common code
 	besides  list[beside]
-	x87Insts []x87Inst // by the number that generated code notes, less one
-	blocks   map[blockKey]*block
-	table    [tableSlots]*block
+	x87Insts []x87Inst              // by the number that generated code notes, less one
+	table    [tableSlots]int32      // numbers of blocks that live, by address
 	pages    map[uint64][]*block    // by page of RAM
 	virtual  [2]map[uint64]struct{} // linear pages that the tables of jump targets name, by half
 	filled   [numModes]filled
@@ -297,7 +289,8 @@ func (e *Engine) observe() {
 		}
 	}
 	e.observed = slices.Clone(spans)
-	for _, b := range e.blocks {
+	for id := 1; id < e.blocks.n; id++ {
+		b := e.blocks.at(id)
 		// The address behind the block counts too: because of that it may end there.
 		last := b.rip + min(uint64(b.size), ^b.rip)
 		if slices.ContainsFunc(changed, func(s x86.Span) bool { return s.Overlaps(b.rip-uint64(b.before), last) }) {
@@ -317,6 +310,32 @@ func noTarget(i int) uint64 {
 	return 1 << 62
 }
 
+// slot is where in Engine.table a block is.
+func slot(rip uint64, mode uint8) uint64 { return (hashRIP(rip) ^ uint64(mode)<<13) % tableSlots }
+
+// known returns a block that was translated, or nil.
+func (e *Engine) known(rip, off uint64, mode uint8, plain bool) *block {
+	for id := e.table[slot(rip, mode)]; id != 0; {
+		b := e.blocks.at(int(id))
+		if b.rip == rip && b.off == off && b.mode == mode && b.plain == plain {
+			return b
+		}
+		id = b.next
+	}
+	return nil
+}
+
+// blockOf returns the block that an exit belongs to.
+func (e *Engine) blockOf(x *exit) *block { return e.blocks.at(int(x.b)) }
+
+// add takes up a block, which is known from now on.
+func (e *Engine) add(v block) *block {
+	first := &e.table[slot(v.rip, v.mode)]
+	v.id, v.next = int32(e.blocks.n), *first
+	*first = v.id
+	return e.blocks.at(e.blocks.add(v))
+}
+
 // find returns the block at rip, or nil where the interpreter has to go on.
 func (e *Engine) find(rip uint64) *block {
 	mode := uint8(e.c.View())
@@ -324,17 +343,12 @@ func (e *Engine) find(rip uint64) *block {
 	if !ok {
 		return nil
 	}
-	h := (hashRIP(rip) ^ uint64(mode)<<13) % tableSlots
-	b := e.table[h]
-	if b == nil || b.rip != rip || b.off != off || b.mode != mode {
-		b = e.blocks[blockKey{rip, off, mode, false}]
-		if b == nil {
-			// At the first visit: decoding it for the interpreter costs more.
-			if b = e.translate(rip, off, mode, false); b == nil {
-				return nil
-			}
+	b := e.known(rip, off, mode, false)
+	if b == nil {
+		// At the first visit: decoding it for the interpreter costs more.
+		if b = e.translate(rip, off, mode, false); b == nil {
+			return nil
 		}
-		e.table[h] = b
 	}
 	if b.cross {
 		next := (rip | (mem.PageSize - 1)) + 1
@@ -369,7 +383,7 @@ func (e *Engine) plain(rip uint64) *block {
 	if !ok {
 		return nil
 	}
-	if b := e.blocks[blockKey{rip, off, mode, true}]; b != nil {
+	if b := e.known(rip, off, mode, true); b != nil {
 		return b
 	}
 	return e.translate(rip, off, mode, true)
@@ -392,19 +406,19 @@ func (e *Engine) exec(b *block, until uint64) {
 		switch x.kind {
 		case exitBudget:
 			c.Step = until - left
-			c.Regs[x86.RIP] = e.made[x.b].rip
+			c.Regs[x86.RIP] = e.blockOf(x).rip
 			e.Stats.Budget++
 			e.block(until, ReasonBudget)
 			return
 		case exitObserved:
 			c.Step = until - left
-			c.Regs[x86.RIP] = e.made[x.b].rip
+			c.Regs[x86.RIP] = e.blockOf(x).rip
 			e.block(until, ReasonObserved)
 			return
 		case exitDead:
 			e.Stats.Dead++
 			c.Step = until - left
-			old := e.made[x.b]
+			old := e.blockOf(x)
 			c.Regs[x86.RIP] = old.rip
 			flushes := e.Stats.Flushes
 			t := e.again(old)
@@ -417,7 +431,7 @@ func (e *Engine) exec(b *block, until uint64) {
 			}
 			at = t.entry
 		case exitSlow:
-			b := e.made[x.b]
+			b := e.blockOf(x)
 			b.checkIdx(x.idx)
 			c.Step = until - left - uint64(b.n) + uint64(x.idx)
 			c.Regs[x86.RIP] = b.rip + uint64(int64(x.pos))
@@ -460,7 +474,7 @@ func (e *Engine) exec(b *block, until uint64) {
 			if c.Step >= until {
 				return
 			}
-			site, from := int(x.site), e.made[x.b]
+			site, from := int(x.site), e.blockOf(x)
 			flushes := e.Stats.Flushes
 			var t *block
 			if kind == exitPlain {
@@ -579,10 +593,11 @@ func (e *Engine) drop(b *block) {
 	}
 	b.dead = true
 	e.Stats.Dropped++
-	delete(e.blocks, b.key())
-	if h := (hashRIP(b.rip) ^ uint64(b.mode)<<13) % tableSlots; e.table[h] == b {
-		e.table[h] = nil
+	id := &e.table[slot(b.rip, b.mode)]
+	for *id != b.id {
+		id = &e.blocks.at(int(*id)).next
 	}
+	*id = b.next
 	i := hashRIP(b.rip) % jumpSlots
 	if s := &e.tab.jumps[b.mode][i]; s.rip == b.rip {
 		s.rip = noTarget(int(i))
@@ -676,12 +691,12 @@ func (e *Engine) reset() {
 	e.mem.used = e.firstBlock
 	e.crossed = nil
 	e.exits.cut(0)
-	clear(e.made)
 	clear(e.insts)
-	e.made, e.insts = e.made[:0], append(e.insts[:0], nil) // no instruction has number 0
+	e.insts = append(e.insts[:0], nil) // there is none with number 0
+	e.blocks.cut(0)
+	e.blocks.add(block{})
 	e.besides.cut(0)
 	e.x87Insts = e.x87Insts[:0]
-	e.blocks = make(map[blockKey]*block)
 	e.pages = make(map[uint64][]*block)
 	e.virtual = [2]map[uint64]struct{}{{}, {}}
 	e.spaces = spaces{}

@@ -50,17 +50,12 @@ func (t *translator) linkBy(target uint64, jump func(l *label)) {
 	a := &t.a
 	stub := newLabel()
 	mode := t.mode
-	leave := func(x exit) {
-		id := t.exit(x)
-		t.e.exits.at(id).mode = mode
-		t.leave(id)
-	}
 	if target>>mem.PageShift == t.b.rip>>mem.PageShift {
 		jump(stub)
 		site := t.b.entry + len(a.b) - 4
 		t.cold = append(t.cold, func() {
 			a.bind(stub)
-			leave(exit{kind: exitLink, target: target, site: int32(site)})
+			t.leaveIn(mode, exit{kind: exitLink, target: target, site: int32(site)})
 		})
 		return
 	}
@@ -76,7 +71,7 @@ func (t *translator) linkBy(target uint64, jump func(l *label)) {
 			a.jmp(stub)
 			site := t.b.entry + len(a.b) - 4
 			a.bind(stub)
-			leave(exit{kind: exitFar, target: target, site: int32(site)})
+			t.leaveIn(mode, exit{kind: exitFar, target: target, site: int32(site)})
 		})
 		return
 	}
@@ -94,7 +89,7 @@ func (t *translator) linkBy(target uint64, jump func(l *label)) {
 	}
 	t.cold = append(t.cold, func() {
 		a.bind(stub)
-		leave(exit{kind: exitJump, target: target})
+		t.leaveIn(mode, exit{kind: exitJump, target: target})
 	})
 	way := newLabel()
 	jump(way)
@@ -102,6 +97,13 @@ func (t *translator) linkBy(target uint64, jump func(l *label)) {
 		a.bind(way)
 		far()
 	})
+}
+
+// leaveIn takes an exit in a mode.
+func (t *translator) leaveIn(mode uint8, x exit) {
+	id := t.exit(x)
+	t.e.exits.at(id).mode = mode
+	t.leave(id)
 }
 
 // farGap is how far before the displacement of a link to another page the generation lies that it is good for.

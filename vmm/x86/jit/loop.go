@@ -305,6 +305,7 @@ func (t *translator) branchBack(cc byte) {
 	flags, re, sse, x87 := t.fl.again, t.re, t.sse, t.x87
 	t.cold = append(t.cold, func() {
 		start, exits, cold := len(a.b), t.e.exits.n, len(t.cold)
+		to := 0 // the block's own entry
 		// What goes from one iteration to the next are best the flags that can be had again.
 		for _, carry := range [...]bool{true, false} {
 			if carry && !flags {
@@ -317,8 +318,8 @@ func (t *translator) branchBack(cc byte) {
 			t.secondBody(carry)
 			refused := t.loop.refused
 			t.loop = nil
-			again.at = start
 			if !refused {
+				to = start
 				t.e.Stats.Loops++
 				if t.plan.looks {
 					t.e.Stats.LookingLoops++
@@ -327,11 +328,8 @@ func (t *translator) branchBack(cc byte) {
 			}
 			a.b, t.cold = a.b[:start], t.cold[:cold]
 			t.e.exits.cut(exits)
-			again.at = 0 // the block's own entry
 		}
-		for _, r := range again.refs {
-			a.fix(r, again.at)
-		}
+		a.bindAt(again, to)
 	})
 }
 

@@ -22,7 +22,7 @@ type slowInst struct {
 // instruction returns the instruction that an exit leaves to the interpreter, or nil where its bytes are not what they were.
 func (e *Engine) instruction(x *exit) *slowInst {
 	if x.inst == 0 {
-		in, b := new(slowInst), e.made[x.b]
+		in, b := new(slowInst), e.blockOf(x)
 		at := b.off + uint64(int64(x.pos))
 		code := e.c.RAM.Page(int(at >> mem.PageShift))[at%mem.PageSize:]
 		if b.cross {

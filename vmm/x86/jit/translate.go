@@ -54,6 +54,13 @@ type translator struct {
 	loop *loop // the plan, while it is carried out
 }
 
+// begin forgets the last block, but keeps what was allocated for it.
+func (t *translator) begin(e *Engine) {
+	insts, keys, refs, cold, code := t.insts[:0], t.keys[:0], t.refs[:0], t.cold[:0], t.a.b[:0]
+	*t = translator{} // in place, which a literal with the rest would not be
+	t.e, t.insts, t.keys, t.refs, t.cold, t.a.b = e, insts, keys, refs, cold, code
+}
+
 // endsBlock are operations that end a block although the opcode table does not say so.
 func endsBlock(op x86.Op) bool { return op == x86.OpCLAC || op == x86.OpSTAC }
 
@@ -72,7 +79,7 @@ func (e *Engine) translate(rip, off uint64, mode uint8, plain bool) *block {
 	}
 	looked := c.ObservesCode(rip&^(mem.PageSize-1), rip|(mem.PageSize-1))
 	t := &e.t
-	*t = translator{e: e, insts: t.insts[:0], keys: t.keys[:0], refs: t.refs[:0], cold: t.cold[:0], a: asm{b: t.a.b[:0]}}
+	t.begin(e)
 	code := c.RAM.Page(int(off >> mem.PageShift))
 	begin := int(off % mem.PageSize)
 	at, first, last := begin, begin, begin
@@ -128,7 +135,7 @@ func (e *Engine) translate(rip, off uint64, mode uint8, plain bool) *block {
 	end := &t.insts[len(t.insts)-1]
 	end.side, end.follow = false, false
 	end.turned = end.Op == x86.OpJCC && !cross && t.has(at-begin)
-	b := &block{id: int32(len(e.made)), rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), before: uint16(begin - first), size: uint16(last - begin), entry: e.mem.used, cross: cross, second: second, code: whole, plain: plain}
+	b := e.add(block{rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), before: uint16(begin - first), size: uint16(last - begin), entry: e.mem.used, cross: cross, second: second, code: whole, plain: plain})
 	t.b, t.mode = b, mode
 	t.view = int32(e.layout.Views[mode]) - bias
 	t.a.base = e.mem.addr(b.entry)
@@ -161,8 +168,6 @@ func (e *Engine) keep(b *block, off uint64) {
 	code := e.t.a.b
 	copy(e.mem.rw[b.entry:], code)
 	e.mem.used += (len(code) + 15) &^ 15
-	e.made = append(e.made, b)
-	e.blocks[b.key()] = b
 	e.holdsCode(off, b)
 	e.translated(b, len(code))
 }
@@ -171,8 +176,9 @@ func (e *Engine) keep(b *block, off uint64) {
 // that to the interpreter.
 func (e *Engine) translateObserved(rip, off uint64, mode uint8, plain bool) *block {
 	t := &e.t
-	b := &block{id: int32(len(e.made)), rip: rip, off: off, mode: mode, entry: e.mem.used, plain: plain}
-	*t = translator{e: e, b: b, insts: t.insts[:0], keys: t.keys[:0], refs: t.refs[:0], cold: t.cold[:0], a: asm{b: t.a.b[:0], base: e.mem.addr(b.entry)}}
+	b := e.add(block{rip: rip, off: off, mode: mode, entry: e.mem.used, plain: plain})
+	t.begin(e)
+	t.b, t.a.base = b, e.mem.addr(b.entry)
 	t.leave(t.exit(exit{kind: exitObserved}))
 	e.keep(b, off)
 	return b

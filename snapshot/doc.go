@@ -32,7 +32,7 @@
 //
 // The same goroutine, in the same way (Writer.Hash), and before all else: between two pages of
 // a snapshot it looks whether something is to be hashed. So a mark costs the machine the list of the
-// pages that it wrote, and a copy of the few that it writes again at once. A second goroutine would
+// pages that it wrote; those few that it writes again at once, it hashes itself. A second goroutine would
 // compete with the first and the machine's for the second processor. A replay has nothing
 // to do beside and hashes in place.
 //

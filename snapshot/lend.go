@@ -1,8 +1,9 @@
 package snapshot
 
 import (
-	"runtime"
 	"sync/atomic"
+
+	"golang.org/x/sys/unix"
 
 	"refault/vmm/mem"
 )
@@ -11,9 +12,10 @@ import (
 const maxLoans = 256
 
 // lender lends pages of a machine's memory to a goroutine, which reads what they hold now while the machine
-// goes on. Before the machine writes a page that was not read yet, it copies it.
+// goes on. Before the machine writes a page that was not read yet, it keeps what the goroutine needs of
+// it: a copy, or, where copies is nil, its hash, which takes no longer.
 //
-// lend and beforeWrite are the machine's, next and giveBack the goroutine's.
+// lend and beforeWrite are the machine's, next, done and giveBack the goroutine's.
 type lender struct {
 	pages  []lent
 	copies *pagePool
@@ -40,18 +42,19 @@ type loan struct {
 	number uint32
 	memory Memory
 	pages  []uint32
-	copies []atomic.Int32 // of those that the machine was about to write: the page of the pool, plus one
-	read   int            // how many of the pages were read
-}
+	read   int // how many of them were read
 
-// newLender returns a lender of a memory's pages that holds at most so many copies.
-func newLender(pages, copies int) *lender {
-	return &lender{pages: make([]lent, pages), copies: newPagePool(copies)}
+	// Of the pages that the machine was about to write: the copy's number plus one, or one and the hash.
+	kept   []atomic.Int32
+	hashes [][2]uint64
 }
 
 // lend lends pages, which are all different.
 func (l *lender) lend(m Memory, pages []uint32) *loan {
-	o := &loan{number: l.count + firstNumber, memory: m, pages: pages, copies: make([]atomic.Int32, len(pages))}
+	o := &loan{number: l.count + firstNumber, memory: m, pages: pages, kept: make([]atomic.Int32, len(pages))}
+	if l.copies == nil {
+		o.hashes = make([][2]uint64, len(pages))
+	}
 	l.loans[l.count%maxLoans] = o
 	l.count++
 	for i, n := range pages {
@@ -65,55 +68,96 @@ func (l *lender) lend(m Memory, pages []uint32) *loan {
 // beforeWrite must be called before the first write to a page since it was lent; more often does no harm.
 func (l *lender) beforeWrite(page int) {
 	s := &l.pages[page]
-	for {
+	for try := 0; ; try++ {
 		switch number := s.to.Load(); number {
 		case notLent:
 			return
 		case beingRead:
-			runtime.Gosched() // it takes no time
+			pause(try)
 		default:
-			p := l.copies.get() // the page may be read while this waits
+			var p int32
+			if l.copies != nil {
+				p = l.copies.get() // the page may be read while this waits
+			}
 			if !s.to.CompareAndSwap(number, beingRead) {
-				l.copies.put(p)
+				if l.copies != nil {
+					l.copies.put(p)
+				}
 				continue
 			}
 			o := l.loans[(number-firstNumber)%maxLoans]
-			copy(l.copies.page(p), o.memory.Page(page))
-			o.copies[s.at].Store(p + 1)
+			if l.copies != nil {
+				copy(l.copies.page(p), o.memory.Page(page))
+			} else {
+				o.hashes[s.at] = hashPage(page, o.memory.Page(page))
+			}
+			o.kept[s.at].Store(p + 1)
 			s.to.Store(notLent)
+			return
 		}
 	}
 }
 
-// next calls use with what the loan's next page held when it was lent. The machine may wait meanwhile.
-func (l *lender) next(o *loan, use func(content []byte)) {
-	i, n := o.read, o.pages[o.read]
+// pause is for who waits for the other to read a page: that takes no time, unless the host has taken its processor away.
+func pause(try int) {
+	if try >= 1000 {
+		unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+}
+
+// next goes to the loan's next page. Either it is as it was lent until done is called for it, while the machine may
+// have to wait, or the machine kept it.
+func (l *lender) next(o *loan) (page int, kept bool) {
+	page = int(o.pages[o.read])
 	o.read++
-	if s := &l.pages[n]; s.to.CompareAndSwap(o.number, beingRead) {
-		use(o.memory.Page(int(n)))
-		s.to.Store(notLent)
+	return page, !l.pages[page].to.CompareAndSwap(o.number, beingRead)
+}
+
+func (l *lender) done(page int) { l.pages[page].to.Store(notLent) }
+
+// copyOf returns the copy that the machine made, or is making, of the page that next went to.
+func (o *loan) copyOf() int32 {
+	for try := 0; ; try++ {
+		if p := o.kept[o.read-1].Load(); p != 0 {
+			return p - 1
+		}
+		pause(try)
+	}
+}
+
+// nextCopy copies what the loan's next page was to content.
+func (l *lender) nextCopy(o *loan, content []byte) {
+	n, kept := l.next(o)
+	if !kept {
+		copy(content, o.memory.Page(n))
+		l.done(n)
 		return
 	}
-	p := o.copyOf(i)
-	use(l.copies.page(p))
+	p := o.copyOf()
+	copy(content, l.copies.page(p))
 	l.copies.put(p)
 }
 
-// copyOf returns the copy of a page that the machine made, or is making.
-func (o *loan) copyOf(i int) int32 {
-	for {
-		if p := o.copies[i].Load(); p != 0 {
-			return p - 1
-		}
-		runtime.Gosched()
+// nextHash returns the loan's next page and its hash.
+func (l *lender) nextHash(o *loan) (page int, hash [2]uint64) {
+	n, kept := l.next(o)
+	if !kept {
+		hash = hashPage(n, o.memory.Page(n))
+		l.done(n)
+		return n, hash
 	}
+	o.copyOf()
+	return n, o.hashes[o.read-1]
 }
 
 // giveBack ends the loan of the pages that were not read.
 func (l *lender) giveBack(o *loan) {
-	for ; o.read < len(o.pages); o.read++ {
-		if !l.pages[o.pages[o.read]].to.CompareAndSwap(o.number, notLent) {
-			l.copies.put(o.copyOf(o.read))
+	for o.read < len(o.pages) {
+		n, kept := l.next(o)
+		if !kept {
+			l.done(n)
+		} else if p := o.copyOf(); l.copies != nil {
+			l.copies.put(p)
 		}
 	}
 }

@@ -26,13 +26,20 @@ type MemHash struct {
 // NewMemHash returns the hash of a memory of n pages of zeros.
 func NewMemHash(n int) *MemHash { return &MemHash{pages: make([][2]uint64, n)} }
 
-// Update takes the new content of a page.
-func (h *MemHash) Update(page int, content []byte) {
-	var v [2]uint64
-	if !isZero(content) {
-		x := xxh3.Hash128Seed(content, uint64(page)+1)
-		v = [2]uint64{x.Lo, x.Hi}
+// hashPage is the hash of one page, which the sum is of.
+func hashPage(page int, content []byte) [2]uint64 {
+	if isZero(content) {
+		return [2]uint64{}
 	}
+	x := xxh3.Hash128Seed(content, uint64(page)+1)
+	return [2]uint64{x.Lo, x.Hi}
+}
+
+// Update takes the new content of a page.
+func (h *MemHash) Update(page int, content []byte) { h.set(page, hashPage(page, content)) }
+
+// set takes the hash of the new content of a page.
+func (h *MemHash) set(page int, v [2]uint64) {
 	old := h.pages[page]
 	var c uint64
 	h.sum[0], c = bits.Sub64(h.sum[0], old[0], 0)

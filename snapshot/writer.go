@@ -17,18 +17,15 @@ const (
 	maxChunks = maxLoans
 	// maxHashings bounds the calls of Hash that wait for it, and so how far marks are behind the machine.
 	maxHashings = 4
-	// maxSaved bounds the pages that were copied because the machine was about to write them before a snapshot read
-	// them: 64 MiB; and maxUnhashed those that it was about to write before they were hashed: 16 MiB.
-	maxSaved    = 16384
-	maxUnhashed = 4096
+	// maxSaved bounds the pages that were copied because the machine was about to write them: 64 MiB.
+	maxSaved = 16384
 )
 
 // Writer takes snapshots of one machine, in ascending order of position, and the hashes of its memory.
 //
 // Take copies what changed on disks, lends the pages that changed to a goroutine, and
 // returns; reading them, hashing, compressing and writing happen there. Hash lends it pages too, and they come
-// first. The machine
-// must call BeforeWrite before it writes a page, which copies it if the goroutine has
+// first. The machine must call BeforeWrite before it writes a page, which copies or hashes it if the goroutine has
 // not read it yet: what it reads is what was there at the position of the snapshot, and
 // how it is scheduled cannot matter to the machine. When it falls behind, the machine waits.
 type Writer struct {
@@ -99,7 +96,7 @@ func CreateWriter(dir string, pages int) (*Writer, error) {
 func newWriter(st *Store, b *traces.BlockWriter, pages int) *Writer {
 	w := &Writer{
 		work: make(chan *chunk, maxChunks), hashings: make(chan *hashing, maxHashings), free: make(chan *chunk, maxChunks), done: make(chan struct{}),
-		toStore: newLender(pages, maxSaved), toHash: newLender(pages, maxUnhashed), store: st, w: traces.NewRecordWriter[Entry](b), ids: make([]uint32, pages), disks: map[string]*diskTable{},
+		toStore: &lender{pages: make([]lent, pages), copies: newPagePool(maxSaved)}, toHash: &lender{pages: make([]lent, pages)}, store: st, w: traces.NewRecordWriter[Entry](b), ids: make([]uint32, pages), disks: map[string]*diskTable{},
 	}
 	for range maxChunks {
 		w.free <- nil
@@ -291,8 +288,8 @@ func (w *Writer) hash(h *hashing) {
 		w.toHash.giveBack(h.loan)
 		return
 	}
-	for _, n := range h.loan.pages {
-		w.toHash.next(h.loan, func(content []byte) { h.hash.Update(int(n), content) })
+	for range h.loan.pages {
+		h.hash.set(w.toHash.nextHash(h.loan))
 	}
 	if h.then == nil {
 		return
@@ -329,7 +326,7 @@ func (w *Writer) take(c *chunk) error {
 	}
 	for _, n := range c.loan.pages {
 		w.hashAll()
-		w.toStore.next(c.loan, func(content []byte) { copy(w.page[:], content) })
+		w.toStore.nextCopy(c.loan, w.page[:])
 		id, err := w.store.Put(w.page[:])
 		if err != nil {
 			return err

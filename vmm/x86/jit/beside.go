@@ -38,7 +38,7 @@ type beside struct {
 
 // noteAccess notes a look-up for size bytes whose branch has its displacement at site, for the exit of the instruction in work.
 func (t *translator) noteAccess(slow *label, site, size int, b beside) {
-	if slow != t.slow || size > accessMax {
+	if t.slow == nil || slow != &t.slow.label || size > accessMax {
 		return // of a window, since the plain block has its own; or of a whole frame or area
 	}
 	b.site, b.back = uint32(t.b.entry+site), uint32(t.b.entry+len(t.a.b))

@@ -8,6 +8,53 @@ import (
 	"refault/vmm/x86/interp"
 )
 
+// slowPath is the code of an exit that leaves an instruction to the interpreter, behind the block, and what the
+// translator knew there.
+type slowPath struct {
+	label
+	t        *translator
+	after    label // behind the instruction
+	resumes  bool  // the block goes on there
+	id       int   // the exit
+	fl       flagState
+	lost     bool // re makes the flags
+	re       again
+	sse, x87 bool
+	kept     int
+	loop     *loop
+	copies   int32
+}
+
+func (p *slowPath) emit() {
+	t, a := p.t, &p.t.a
+	a.bind(&p.label)
+	if p.lost {
+		t.fl, t.re = flagState{again: true}, p.re
+		t.saveFlags()
+	}
+	if p.loop != nil {
+		t.leaveLoop(p.loop, p.copies)
+	}
+	t.leave(p.id)
+	if !p.resumes {
+		return
+	}
+	t.e.exits.at(p.id).resume = int32(t.b.entry + len(a.b))
+	if p.sse {
+		t.loadUnit(offXMM, t.e.loadXMM, p.id)
+	}
+	if p.x87 {
+		t.loadUnit(offX87, t.e.loadX87, p.id)
+	}
+	if p.kept != keptNone {
+		a.load(hR10, home(uint8(p.kept)))
+	}
+	if p.fl.host {
+		t.reload()
+	}
+	a.jmp(&p.after)
+}
+
 // slowInst is an instruction that exits leave to the interpreter, and its first access to memory, if that is
 // known: size bytes at its memory operand, or on the stack at RSP+disp. Nothing that it raises comes before what
 // this access does.

@@ -25,6 +25,7 @@ type translator struct {
 	b     *block
 	insts []guestInst
 	cold  []func()
+	slows list[slowPath]
 	view  int32 // of the TLB, from RSP
 	mode  uint8 // the block's, but behind an instruction that changes it
 
@@ -32,9 +33,9 @@ type translator struct {
 	in   *guestInst
 	next uint64 // RIP behind it
 	fl   flagState
-	re   again  // good while fl.again
-	slow *label // of the instruction's exit, if it has one
-	lost bool   // the exit has to compute the flags first, by exitRe
+	re   again     // good while fl.again
+	slow *slowPath // of the instruction, if it has one
+	lost bool      // the exit has to compute the flags first, by exitRe
 
 	values      values
 	keys        []value // of the windows that there may be
@@ -56,9 +57,10 @@ type translator struct {
 
 // begin forgets the last block, but keeps what was allocated for it.
 func (t *translator) begin(e *Engine) {
-	insts, keys, refs, cold, code := t.insts[:0], t.keys[:0], t.refs[:0], t.cold[:0], t.a.b[:0]
+	insts, keys, refs, cold, slows, code := t.insts[:0], t.keys[:0], t.refs[:0], t.cold[:0], t.slows, t.a.b[:0]
+	slows.cut(0)
 	*t = translator{} // in place, which a literal with the rest would not be
-	t.e, t.insts, t.keys, t.refs, t.cold, t.a.b = e, insts, keys, refs, cold, code
+	t.e, t.insts, t.keys, t.refs, t.cold, t.slows, t.a.b = e, insts, keys, refs, cold, slows, code
 }
 
 // endsBlock are operations that end a block although the opcode table does not say so.
@@ -301,10 +303,10 @@ func (t *translator) slowExit() *label {
 		t.saveFlags()
 	}
 	if t.slow == nil {
-		t.slow = newLabel()
+		t.slow = t.slows.at(t.slows.add(slowPath{label: label{at: -1}}))
 		t.id = t.exit(exit{kind: exitSlow, idx: uint8(t.i), pos: t.in.pos, sti: t.i > 0 && t.insts[t.i-1].Op == x86.OpSTI})
 	}
-	return t.slow
+	return &t.slow.label
 }
 
 // leaveToInterpreter makes the instruction one that the interpreter always executes.
@@ -315,46 +317,17 @@ func (t *translator) leaveToInterpreter() {
 	t.fl = flagState{mem: true}
 }
 
-// finishSlow emits the exit of an instruction that has one, and where to go on behind it.
+// finishSlow leaves the exit of an instruction that has one to be emitted, with where to go on behind it.
 func (t *translator) finishSlow() {
-	l, id, fl, sse, x87, lost, re := t.slow, t.id, t.fl, t.sse, t.x87, t.lost, t.exitRe
-	x := t.e.exits.at(id)
-	x.call, x.vec, x.x87 = t.call, sse, x87
-	windows, kept, loop, copies := t.anyWindow(), t.kept, t.loop, t.copiesRest()
-	after := &label{at: len(t.a.b)}
+	p := t.slow
+	x := t.e.exits.at(t.id)
+	x.call, x.vec, x.x87 = t.call, t.sse, t.x87
+	p.t, p.id, p.fl, p.sse, p.x87, p.lost, p.re = t, t.id, t.fl, t.sse, t.x87, t.lost, t.exitRe
+	p.kept, p.loop, p.copies = t.kept, t.loop, t.copiesRest()
+	p.after.at = len(t.a.b)
 	end := (t.in.attr&x86.EndBlock != 0 || endsBlock(t.in.Op)) && !t.in.side
-	t.cold = append(t.cold, func() {
-		a := &t.a
-		a.bind(l)
-		if lost {
-			t.fl, t.re = flagState{again: true}, re
-			t.saveFlags()
-		}
-		if loop != nil {
-			t.leaveLoop(loop, copies)
-		}
-		t.leave(id)
-		if end || loop != nil {
-			return
-		}
-		if windows {
-			return // what they say may not be true any more
-		}
-		x.resume = int32(t.b.entry + len(a.b))
-		if sse {
-			t.loadUnit(offXMM, t.e.loadXMM, id)
-		}
-		if x87 {
-			t.loadUnit(offX87, t.e.loadX87, id)
-		}
-		if kept != keptNone {
-			a.load(hR10, home(uint8(kept)))
-		}
-		if fl.host {
-			t.reload()
-		}
-		a.jmp(after)
-	})
+	p.resumes = !end && t.loop == nil && !t.anyWindow() // what windows say may not be true any more
+	t.cold = append(t.cold, p.emit)
 }
 
 // needVectors makes sure that the vector registers are loaded before the instruction, and that the guest may use them.

@@ -143,14 +143,15 @@ func (l *list[T]) cut(n int) { l.n = n }
 
 // block is a run of guest instructions in one page, translated.
 type block struct {
-	id    int32
-	next  int32 // number of the next in its slot of Engine.table, or 0
-	rip   uint64
-	off   uint64 // offset into RAM
-	mode  uint8
-	n     uint8
-	dead  bool
-	plain bool
+	id       int32
+	next     int32 // number of the next in its slot of Engine.table, or 0
+	rip      uint64
+	off      uint64 // offset into RAM
+	mode     uint8
+	n        uint8
+	dead     bool
+	plain    bool
+	straight bool // it follows no branches, since it begins in the middle of something
 	// Of the instructions, if it does not cross: in bytes, how far they reach before the first one and behind its beginning.
 	before, size uint16
 	entry        int // offset of its code
@@ -256,11 +257,12 @@ func (e *Engine) Run(until uint64) {
 	// Neither changes without Attention.
 	e.tscOffset = c.Bus.TSC(c) - c.Step
 	s.quiet = bit(c.InterruptPending != nil && !c.InterruptPending())
+	middle := true
 	for c.Step < until && !c.Attention && c.Activity == x86.Active {
 		if !e.usable() {
 			e.block(until, e.unusable())
-		} else if b := e.find(c.Regs[x86.RIP]); b != nil {
-			e.exec(b, until)
+		} else if b := e.find(c.Regs[x86.RIP], middle); b != nil {
+			middle = e.exec(b, until)
 		} else if c.PageFault(c.Regs[x86.RIP], 1, x86.Fetch) {
 			e.in.Fault()
 		} else {
@@ -336,17 +338,21 @@ func (e *Engine) add(v block) *block {
 	return e.blocks.at(e.blocks.add(v))
 }
 
-// find returns the block at rip, or nil where the interpreter has to go on.
-func (e *Engine) find(rip uint64) *block {
+// find returns the block at rip, or nil where the interpreter has to go on. middle says that no branch is known to lead there.
+func (e *Engine) find(rip uint64, middle bool) *block {
 	mode := uint8(e.c.View())
 	off, ok := e.c.CodeOffset(rip)
 	if !ok {
 		return nil
 	}
 	b := e.known(rip, off, mode, false)
+	if b != nil && b.straight && !middle {
+		e.drop(b)
+		b = nil
+	}
 	if b == nil {
 		// At the first visit: decoding it for the interpreter costs more.
-		if b = e.translate(rip, off, mode, false); b == nil {
+		if b = e.translate(rip, off, mode, false, middle); b == nil {
 			return nil
 		}
 	}
@@ -386,7 +392,7 @@ func (e *Engine) plain(rip uint64) *block {
 	if b := e.known(rip, off, mode, true); b != nil {
 		return b
 	}
-	return e.translate(rip, off, mode, true)
+	return e.translate(rip, off, mode, true, true)
 }
 
 // again returns the block that replaces one that was dropped.
@@ -394,11 +400,12 @@ func (e *Engine) again(b *block) *block {
 	if b.plain {
 		return e.plain(b.rip)
 	}
-	return e.find(b.rip)
+	return e.find(b.rip, b.straight)
 }
 
-// exec runs generated code from the beginning of b until it needs somebody else.
-func (e *Engine) exec(b *block, until uint64) {
+// exec runs generated code from the beginning of b until it needs somebody else. It reports whether
+// what comes next is in the middle of something, as find wants to know.
+func (e *Engine) exec(b *block, until uint64) (middle bool) {
 	c := e.c
 	at := b.entry
 	for {
@@ -409,12 +416,12 @@ func (e *Engine) exec(b *block, until uint64) {
 			c.Regs[x86.RIP] = e.blockOf(x).rip
 			e.Stats.Budget++
 			e.block(until, ReasonBudget)
-			return
+			return true
 		case exitObserved:
 			c.Step = until - left
 			c.Regs[x86.RIP] = e.blockOf(x).rip
 			e.block(until, ReasonObserved)
-			return
+			return true
 		case exitDead:
 			e.Stats.Dead++
 			c.Step = until - left
@@ -423,7 +430,7 @@ func (e *Engine) exec(b *block, until uint64) {
 			flushes := e.Stats.Flushes
 			t := e.again(old)
 			if t == nil {
-				return
+				return old.straight
 			}
 			if t.off == old.off && flushes == e.Stats.Flushes && e.mayLink(t) {
 				e.mem.rw[old.entry] = 0xe9 // those who jump to the old one get to the new one
@@ -439,7 +446,7 @@ func (e *Engine) exec(b *block, until uint64) {
 			in := e.instruction(x)
 			if in == nil {
 				e.block(until, ReasonStale)
-				return
+				return true
 			}
 			next := c.Regs[x86.RIP] + uint64(in.Len)
 			e.current, e.remap = b.rip, false
@@ -456,7 +463,7 @@ func (e *Engine) exec(b *block, until uint64) {
 			}
 			if resume == 0 || c.Attention || c.Activity != x86.Active || b.dead || e.remap || c.Regs[x86.RIP] != next ||
 				c.Step+rest > until || uint8(c.View()) != b.mode || !e.usable() || vec && !e.sseOK() || x87 && !e.x87OK() {
-				return
+				return in.Op == x86.OpIRET || x86.Forms()[in.Form].Attr&x86.EndBlock == 0
 			}
 			// The block has the rest of its instructions in its account already.
 			at = int(resume)
@@ -472,7 +479,7 @@ func (e *Engine) exec(b *block, until uint64) {
 				e.Stats.Jump++
 			}
 			if c.Step >= until {
-				return
+				return false
 			}
 			site, from := int(x.site), e.blockOf(x)
 			flushes := e.Stats.Flushes
@@ -480,13 +487,13 @@ func (e *Engine) exec(b *block, until uint64) {
 			if kind == exitPlain {
 				t = e.plain(x.target)
 			} else {
-				t = e.find(x.target)
+				t = e.find(x.target, false)
 			}
 			if t == nil {
 				if kind == exitPlain {
 					e.block(until, ReasonStale)
 				}
-				return
+				return kind == exitPlain
 			}
 			if site != 0 && !from.dead && flushes == e.Stats.Flushes && (kind == exitFar || e.mayLink(t)) {
 				e.patch(site, t.entry)

@@ -167,3 +167,38 @@ func TestRandomLoops(t *testing.T) {
 		t.Errorf("%d of %d loops look something up in each iteration", s.LookingLoops, s.Loops)
 	}
 }
+
+// TestMiddleOfALoop begins in the middle of a loop, where the block must not become a loop of its own unless a branch leads there.
+func TestMiddleOfALoop(t *testing.T) {
+	r := newRig(t, true)
+	p := generate(1, testForms())
+	p.user, p.flags = true, x86.Flag1
+	p.code = []byte{
+		0xb9, 100, 0, 0, 0, // mov ecx, 100
+		0x48, 0xff, 0xc0, // top: inc rax
+		0x48, 0x83, 0xc3, 2, // middle: add rbx, 2
+		0xff, 0xc9, // dec ecx
+		0x75, 0xf5, // jnz top
+		0xf4,
+	}
+	p.regs[x86.RAX], p.regs[x86.RBX] = 0, 0
+	const top, middle = codeAt + 5, codeAt + 8
+	r.prepare(p)
+	r.run(2)
+	r.run(20)
+	known := func(at uint64) *block { return r.jit.known(at, at, x86.ViewUser, false) }
+	b := known(middle)
+	if b == nil || !b.straight || b.n != 3 {
+		t.Fatalf("the block in the middle is %+v", b)
+	}
+	if h := known(top); h == nil || h.straight || h.n != 4 || r.jit.Stats.Loops != 1 {
+		t.Errorf("the loop is %+v, of %d", h, r.jit.Stats.Loops)
+	}
+	if c := r.jit.find(middle, false); c == nil || c.straight || c.n != 4 || !b.dead || known(middle) != c {
+		t.Errorf("where a branch leads there, the block is %+v", c)
+	}
+	r.run(1000)
+	if a, b := r.c.Regs[x86.RAX], r.c.Regs[x86.RBX]; a != 100 || b != 200 {
+		t.Errorf("counted %d and %d", a, b)
+	}
+}

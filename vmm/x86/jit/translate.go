@@ -67,8 +67,8 @@ func (t *translator) begin(e *Engine) {
 func endsBlock(op x86.Op) bool { return op == x86.OpCLAC || op == x86.OpSTAC }
 
 // translate makes the block at rip, or returns nil where there is nothing to translate.
-// A plain block has no windows.
-func (e *Engine) translate(rip, off uint64, mode uint8, plain bool) *block {
+// A plain block has no windows, a straight one follows no branches.
+func (e *Engine) translate(rip, off uint64, mode uint8, plain, straight bool) *block {
 	c := e.c
 	if c.RAM.Flags(off)&mem.Watched != 0 {
 		return nil
@@ -101,7 +101,7 @@ func (e *Engine) translate(rip, off uint64, mode uint8, plain bool) *block {
 		last = max(last, at)
 		in.attr = x86.Forms()[in.Form].Attr
 		ends := in.attr&x86.EndBlock != 0 || endsBlock(in.Op)
-		if ends && follows < maxFollows && in.follows() {
+		if ends && !straight && follows < maxFollows && in.follows() {
 			if target := int64(at) + int64(in.Imm); target == int64(int(target)) && goesOn(int(target)) {
 				in.side, in.follow = true, true
 				at = int(target)
@@ -137,7 +137,7 @@ func (e *Engine) translate(rip, off uint64, mode uint8, plain bool) *block {
 	end := &t.insts[len(t.insts)-1]
 	end.side, end.follow = false, false
 	end.turned = end.Op == x86.OpJCC && !cross && t.has(at-begin)
-	b := e.add(block{rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), before: uint16(begin - first), size: uint16(last - begin), entry: e.mem.used, cross: cross, second: second, code: whole, plain: plain})
+	b := e.add(block{rip: rip, off: off, mode: mode, n: uint8(len(t.insts)), before: uint16(begin - first), size: uint16(last - begin), entry: e.mem.used, cross: cross, second: second, code: whole, plain: plain, straight: straight})
 	t.b, t.mode = b, mode
 	t.view = int32(e.layout.Views[mode]) - bias
 	t.a.base = e.mem.addr(b.entry)

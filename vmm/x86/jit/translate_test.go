@@ -48,7 +48,7 @@ func BenchmarkTranslate(b *testing.B) {
 	for b.Loop() {
 		e.flush()
 		for pos := 0; pos < len(text); {
-			if t := e.translate(at+uint64(pos), at+uint64(pos), x86.ViewSuper, false); t != nil {
+			if t := e.translate(at+uint64(pos), at+uint64(pos), x86.ViewSuper, false, false); t != nil {
 				pos += int(t.size)
 			} else {
 				pos++

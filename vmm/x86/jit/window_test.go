@@ -242,7 +242,7 @@ func lookUps(t *testing.T, code []byte) int {
 	p := generate(1, testForms())
 	p.user, p.code = true, append(code, 0xf4)
 	r.prepare(p)
-	b := r.jit.translate(codeAt, codeAt, x86.ViewUser, false)
+	b := r.jit.translate(codeAt, codeAt, x86.ViewUser, false, false)
 	if b == nil || r.jit.Stats.Insts < 2 {
 		t.Fatal("not translated")
 	}

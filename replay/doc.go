@@ -23,7 +23,7 @@
 //
 // At each mark, in this order: events, console, marks. So whatever a mark vouches for
 // is on disk before the mark is, and a recording whose recorder was killed plays up
-// to its last mark. The mark itself is written by the goroutine that hashes memory for it, while the
+// to its last mark. The mark itself is written by the goroutine that hashes the state for it, while the
 // machine goes on (snapshot.Writer.Hash), and so a few milliseconds later, and at most a few marks; the first, without which
 // nothing could be played, before the machine starts. Snapshots are written when they are ready; one that is not there
 // only makes the way to a step longer. The manifest's end comes last.

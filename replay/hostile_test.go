@@ -65,7 +65,7 @@ func (h *hostile) try(t testing.TB, i int, b []byte, what string) {
 		t.Errorf("%s: state of %s: %v", what, m.Devices()[i].Name(), err)
 	}
 	for _, d := range m.Devices() {
-		hashDevice(d)
+		hashDevice(d)()
 	}
 }
 

@@ -233,10 +233,10 @@ func (r *Recorder) fail(err error) {
 
 // mark writes the hash of the state, after everything that it vouches for. end is the
 // reason where this is the recording's end, and w what was written to the disks since the last one.
-// Memory is hashed, and the mark written, while the machine goes on.
+// The state is hashed, and the mark written, while the machine goes on.
 func (r *Recorder) mark(end string, w traces.Written) error {
 	r.log()
-	mk := r.track.markWithoutMemory()
+	mk, devices := r.track.position()
 	if r.err != nil {
 		return r.err
 	}
@@ -251,7 +251,7 @@ func (r *Recorder) mark(end string, w traces.Written) error {
 		return err
 	}
 	r.hash(func() error {
-		mk.Memory = r.track.hash.Sum()
+		mk.Devices, mk.Memory = devices(), r.track.hash.Sum()
 		if err := r.marks.Add(mk.Step, &mk); err != nil {
 			return err
 		}

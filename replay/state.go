@@ -41,7 +41,7 @@ func (t *tracker) written() []uint32 {
 			t.onDirty(page)
 		}
 	})
-	t.m.ForgetDirty()
+	t.m.ForgetDirty(pages)
 	return pages
 }
 
@@ -62,28 +62,39 @@ func (t *tracker) takeChanged() func(page int) bool {
 // mark returns the hash of the machine's state.
 func (t *tracker) mark() traces.Mark {
 	t.collect()
-	mk := t.markWithoutMemory()
-	mk.Memory = t.hash.Sum()
+	mk, devices := t.position()
+	mk.Devices, mk.Memory = devices(), t.hash.Sum()
 	return mk
 }
 
-// markWithoutMemory returns the hash of the machine's state, but of its memory.
-func (t *tracker) markWithoutMemory() traces.Mark {
-	mk := traces.Mark{Step: t.m.Step(), TimeNs: t.m.TimeNs(), ConsoleBytes: t.m.Out()}
-	for _, d := range t.m.Devices() {
-		mk.Devices = append(mk.Devices, hashDevice(d))
+// position returns a mark without the hashes of devices and memory. devices returns those of the devices, as they are
+// now; another goroutine may call it, while the machine goes on.
+func (t *tracker) position() (mk traces.Mark, devices func() []traces.Hash) {
+	all := make([]func() traces.Hash, len(t.m.Devices()))
+	for i, d := range t.m.Devices() {
+		all[i] = hashDevice(d)
 	}
-	return mk
+	return traces.Mark{Step: t.m.Step(), TimeNs: t.m.TimeNs(), ConsoleBytes: t.m.Out()}, func() (h []traces.Hash) {
+		for _, f := range all {
+			h = append(h, f())
+		}
+		return h
+	}
 }
 
-func hashDevice(d dev.Device) (h traces.Hash) {
+// hashDevice returns what hashes the state that a device has now.
+func hashDevice(d dev.Device) func() traces.Hash {
 	if x, ok := d.(dev.Hasher); ok {
-		return x.Hash()
+		h := x.Hash()
+		return func() traces.Hash { return h }
 	}
-	s := xxh3.Hash128(dev.Encode(d))
-	binary.LittleEndian.PutUint64(h[:], s.Lo)
-	binary.LittleEndian.PutUint64(h[8:], s.Hi)
-	return h
+	name, state := d.Name(), d.Save()
+	return func() (h traces.Hash) {
+		s := xxh3.Hash128(dev.EncodeSaved(name, state))
+		binary.LittleEndian.PutUint64(h[:], s.Lo)
+		binary.LittleEndian.PutUint64(h[8:], s.Hi)
+		return h
+	}
 }
 
 // entry returns a snapshot of the machine, without its memory and what is on its disks.

@@ -21,7 +21,7 @@
 // writes a page, as all who care about its pages want to know (mem.RAM.OnDirty), and the
 // page is copied first if the goroutine has not come to it. Which of the two reads a page is
 // settled by an atomic exchange, and neither holds a lock. 64 MiB of copies can wait;
-// beyond that the machine waits, which it cannot notice. Their room is used again: as garbage
+// beyond that the machine waits, which it cannot notice. The goroutine allocates room for them beforehand, and it is used again: as garbage
 // they made the collector run twice as often, and while that waits for generated
 // code to return it sends its thread a signal every few microseconds. The first error of the goroutine
 // ends all writing; Err, Sync and Close return it. Copying all that changed while the

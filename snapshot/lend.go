@@ -172,40 +172,55 @@ const pagesPerSlab = 256
 type pagePool struct {
 	slabs []*[pagesPerSlab][mem.PageSize]byte // as far as they were needed
 	most  int32                               // how many pages it may hand out
-	used  int32                               // how many it ever did
-	back  chan int32                          // those that were given back
+	made  atomic.Int32                        // how many are in slabs, or more than most
+	free  chan int32                          // those of them that are not in use
 }
 
 func newPagePool(most int) *pagePool {
 	return &pagePool{
 		slabs: make([]*[pagesPerSlab][mem.PageSize]byte, (most+pagesPerSlab-1)/pagesPerSlab),
 		most:  int32(most),
-		back:  make(chan int32, most),
+		free:  make(chan int32, most),
 	}
 }
 
 // get returns the number of a page that is not in use, and waits for one if there is none.
 func (p *pagePool) get() int32 {
 	select {
-	case n := <-p.back:
+	case n := <-p.free:
 		return n
 	default:
 	}
-	if p.used == p.most {
-		return <-p.back
+	p.grow()
+	return <-p.free
+}
+
+// ready makes sure that the next calls of get find pages, as far as there may be more. It is for who gives back, and has time.
+func (p *pagePool) ready() {
+	if len(p.free) < pagesPerSlab/2 {
+		p.grow()
 	}
-	n := p.used
-	p.used++
-	if slab := &p.slabs[n/pagesPerSlab]; *slab == nil {
-		*slab = new([pagesPerSlab][mem.PageSize]byte)
+}
+
+// grow allocates pages, if there may be more.
+func (p *pagePool) grow() {
+	if p.made.Load() >= p.most {
+		return
 	}
-	return n
+	first := p.made.Add(pagesPerSlab) - pagesPerSlab
+	if first >= p.most {
+		return // the other was faster
+	}
+	p.slabs[first/pagesPerSlab] = new([pagesPerSlab][mem.PageSize]byte)
+	for n := first; n < min(first+pagesPerSlab, p.most); n++ {
+		p.free <- n
+	}
 }
 
 // put gives a page back.
-func (p *pagePool) put(n int32) { p.back <- n }
+func (p *pagePool) put(n int32) { p.free <- n }
 
 func (p *pagePool) page(n int32) []byte { return p.slabs[n/pagesPerSlab][n%pagesPerSlab][:] }
 
-// inUse returns how many pages were not given back. Only who gets may ask.
-func (p *pagePool) inUse() int { return int(p.used) - len(p.back) }
+// inUse returns how many pages were not given back, while nothing is allocated.
+func (p *pagePool) inUse() int { return int(min(p.made.Load(), p.most)) - len(p.free) }

@@ -326,6 +326,7 @@ func (w *Writer) take(c *chunk) error {
 	}
 	for _, n := range c.loan.pages {
 		w.hashAll()
+		w.toStore.copies.ready()
 		w.toStore.nextCopy(c.loan, w.page[:])
 		id, err := w.store.Put(w.page[:])
 		if err != nil {

@@ -401,9 +401,9 @@ func (m *Machine) Err() error {
 	return nil
 }
 
-// ForgetDirty must be called after RAM's dirty flags were cleared.
-func (m *Machine) ForgetDirty() {
+// ForgetDirty must be called after the dirty flags of pages of RAM were cleared.
+func (m *Machine) ForgetDirty(pages []uint32) {
 	for _, c := range m.CPUs {
-		c.RevokeWrites()
+		c.RevokeWrites(pages)
 	}
 }

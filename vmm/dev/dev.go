@@ -57,7 +57,7 @@ type Device interface {
 	Name() string
 	// Reset puts the device in its power-on state.
 	Reset()
-	// Save returns a pointer to a plain, versioned struct that holds all of the device's state.
+	// Save returns a pointer to a plain, versioned struct that holds all of the device's state, and shares nothing with it.
 	Save() any
 	// Restore sets the device's state from what Save returned; decode fills a struct of that type.
 	Restore(decode func(state any) error) error

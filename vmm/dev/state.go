@@ -11,12 +11,15 @@ import (
 
 // Encode returns the encoding of a device's state: what a snapshot stores and the state hash covers.
 // It is a function of the state alone, since states hold no maps.
-func Encode(d Device) []byte {
+func Encode(d Device) []byte { return EncodeSaved(d.Name(), d.Save()) }
+
+// EncodeSaved is Encode of what Save of the device with a name returned, also while that device goes on.
+func EncodeSaved(name string, state any) []byte {
 	var b bytes.Buffer
 	enc := msgpack.NewEncoder(&b)
 	enc.UseArrayEncodedStructs(true)
-	if err := enc.Encode(d.Save()); err != nil {
-		panic("BUG: state of " + d.Name() + " cannot be encoded: " + err.Error())
+	if err := enc.Encode(state); err != nil {
+		panic("BUG: state of " + name + " cannot be encoded: " + err.Error())
 	}
 	return b.Bytes()
 }

@@ -445,12 +445,32 @@ func (m *mmu) noteGrant(off uint64, i uint32) {
 	g[0] = grantsMany
 }
 
-// RevokeWrites takes fast-path permission to write away from all pages, after their Dirty flags were cleared.
-func (c *CPU) RevokeWrites() {
-	c.mmu.revoked++
-	for v := range c.mmu.data {
-		t := &c.mmu.data[v]
-		c.mmu.filled[v].sweep(tlbSize, func(i int) bool {
+// RevokeWrites takes fast-path permission to write to pages of RAM away, after their Dirty flags were cleared.
+func (c *CPU) RevokeWrites(pages []uint32) {
+	m := &c.mmu
+	m.revoked++
+	many := false
+	for _, n := range pages {
+		g := &m.grants[n]
+		if g[0] == grantsMany {
+			many = true
+			*g = granters{}
+			continue
+		}
+		for k, i := range g {
+			if i == 0 {
+				break
+			}
+			m.data[(i-1)/tlbSize][(i-1)%tlbSize].tag |= tagReadOnly // it may be another page's by now: that is only asked for once more
+			g[k] = 0
+		}
+	}
+	if !many {
+		return
+	}
+	for v := range m.data {
+		t := &m.data[v]
+		m.filled[v].sweep(tlbSize, func(i int) bool {
 			t[i].tag |= tagReadOnly
 			return !t[i].empty()
 		})

@@ -61,8 +61,9 @@ func newSpacesTest(t *testing.T, seed uint64) *spacesTest {
 // cleaned makes all pages clean.
 func (s *spacesTest) cleaned() {
 	s.note("clean")
-	s.c.RAM.ClearDirty(func(int) {})
-	s.c.RevokeWrites()
+	var pages []uint32
+	s.c.RAM.ClearDirty(func(n int) { pages = append(pages, uint32(n)) })
+	s.c.RevokeWrites(pages)
 	s.clean = bytes.Clone(s.data())
 }
 

@@ -83,8 +83,9 @@ func TestSpacesComeBack(t *testing.T) {
 			}
 			if r.IntN(8) == 0 {
 				for _, g := range rigs {
-					g.c.RAM.ClearDirty(func(int) {})
-					g.c.RevokeWrites()
+					var pages []uint32
+					g.c.RAM.ClearDirty(func(n int) { pages = append(pages, uint32(n)) })
+					g.c.RevokeWrites(pages)
 				}
 			}
 		}

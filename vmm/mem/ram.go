@@ -41,8 +41,6 @@ const (
 type RAM struct {
 	data  []byte  // mapped, outside the Go heap
 	flags []Flags // mapped too, one a page: generated code may test them
-	fd    int
-	base  *RAM // the RAM that this one is a copy-on-write clone of, or nil
 
 	// OnWrite is called by NoteWrite for a write to a page that is Code, Table or
 	// Watched, before the bytes change; off is an offset into RAM, and the write
@@ -63,40 +61,16 @@ func New(size uint64) (*RAM, error) {
 	if size%PageSize != 0 || size < MinSize || size > MaxSize {
 		return nil, fmt.Errorf("%w (got %d bytes)", ErrSize, size)
 	}
-	fd, err := unix.MemfdCreate("refault-ram", unix.MFD_CLOEXEC)
+	const prot, private = unix.PROT_READ | unix.PROT_WRITE, unix.MAP_PRIVATE | unix.MAP_ANONYMOUS
+	data, err := unix.Mmap(-1, 0, int(size), prot, private|unix.MAP_NORESERVE)
 	if err != nil {
-		return nil, fmt.Errorf("guest memory: memfd_create: %w", err)
-	}
-	if err := unix.Ftruncate(fd, int64(size)); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("guest memory: %d bytes: %w", size, err)
-	}
-	return mapRAM(fd, size, unix.MAP_SHARED, nil)
-}
-
-func mapRAM(fd int, size uint64, share int, base *RAM) (*RAM, error) {
-	data, err := unix.Mmap(fd, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, share|unix.MAP_NORESERVE)
-	if err != nil {
-		unix.Close(fd)
 		return nil, fmt.Errorf("guest memory: mapping %d bytes: %w", size, err)
 	}
-	raw, err := unix.Mmap(-1, 0, int(size/PageSize), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	raw, err := unix.Mmap(-1, 0, int(size/PageSize), prot, private)
 	if err != nil {
-		unix.Munmap(data)
-		unix.Close(fd)
-		return nil, fmt.Errorf("guest memory: mapping page flags: %w", err)
+		return nil, errors.Join(fmt.Errorf("guest memory: mapping page flags: %w", err), unix.Munmap(data))
 	}
-	return &RAM{data: data, flags: flagSlice(raw), fd: fd, base: base}, nil
-}
-
-// Clone returns a copy-on-write copy of r, at no cost until it is written.
-// Preconditions: r is not written while the clone lives.
-func (r *RAM) Clone() (*RAM, error) {
-	fd, err := unix.FcntlInt(uintptr(r.fd), unix.F_DUPFD_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("guest memory: duplicating the memfd: %w", err)
-	}
-	return mapRAM(fd, r.Size(), unix.MAP_PRIVATE, r)
+	return &RAM{data: data, flags: flagSlice(raw)}, nil
 }
 
 // Close unmaps the memory. Nothing may use it, or a TLB filled from it, afterwards.
@@ -104,8 +78,8 @@ func (r *RAM) Close() error {
 	if r.data == nil {
 		return nil
 	}
-	err := errors.Join(unix.Munmap(r.data), unix.Munmap(flagBytes(r.flags)), unix.Close(r.fd))
-	r.data, r.flags, r.fd = nil, nil, -1
+	err := errors.Join(unix.Munmap(r.data), unix.Munmap(flagBytes(r.flags)))
+	r.data, r.flags = nil, nil
 	return err
 }
 

@@ -65,20 +65,3 @@ func TestWriteTellsAndRefusesAsAWhole(t *testing.T) {
 		t.Errorf("dirty pages %v, want [1 2]", dirty)
 	}
 }
-
-func TestCloneIsCopyOnWrite(t *testing.T) {
-	r := newRAM(t, MinSize)
-	r.WriteAt([]byte("golden"), 0x5000)
-	c, err := r.Clone()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	c.WriteAt([]byte("faulty"), 0x5000)
-	var a, b [6]byte
-	r.ReadAt(a[:], 0x5000)
-	c.ReadAt(b[:], 0x5000)
-	if string(a[:]) != "golden" || string(b[:]) != "faulty" {
-		t.Errorf("base %q, clone %q", a, b)
-	}
-}

@@ -97,7 +97,7 @@ func regsWritten(in *guestInst) uint16 {
 func fits32(v uint64) bool { return int64(v) == int64(int32(v)) }
 
 // mapped reports whether a register operand is simply a host register.
-func mapped(g uint8) bool { return g&x86.HighByte == 0 && hostOf[g&15] != hNone }
+func mapped(g uint8) bool { return g < 16 && hostOf[g] != hNone }
 
 // spill stores a register that lives in the host to its home, and returns the byte operand of its bits 15:8.
 func (t *translator) spillHigh(g uint8) memop {

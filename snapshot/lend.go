@@ -162,8 +162,11 @@ func (l *lender) giveBack(o *loan) {
 	}
 }
 
-// pagesPerSlab is how many pages of a pool are allocated together: 1 MiB.
-const pagesPerSlab = 256
+// pagesPerSlab is how many pages of a pool are allocated together: 1 MiB; pagesReady is how many wait to be needed.
+const (
+	pagesPerSlab = 256
+	pagesReady   = 8 * pagesPerSlab
+)
 
 // pagePool is room for a bounded number of pages, which stays allocated when it was needed once: as garbage the pages
 // would make the collector run, and when that waits for generated code to return, it disturbs it. It is in
@@ -197,7 +200,7 @@ func (p *pagePool) get() int32 {
 
 // ready makes sure that the next calls of get find pages, as far as there may be more. It is for who gives back, and has time.
 func (p *pagePool) ready() {
-	if len(p.free) < pagesPerSlab/2 {
+	if len(p.free) < pagesReady {
 		p.grow()
 	}
 }
@@ -211,7 +214,11 @@ func (p *pagePool) grow() {
 	if first >= p.most {
 		return // the other was faster
 	}
-	p.slabs[first/pagesPerSlab] = new([pagesPerSlab][mem.PageSize]byte)
+	slab := new([pagesPerSlab][mem.PageSize]byte)
+	for n := range slab {
+		slab[n][0] = 0 // so that it is here that the host gives the memory
+	}
+	p.slabs[first/pagesPerSlab] = slab
 	for n := first; n < min(first+pagesPerSlab, p.most); n++ {
 		p.free <- n
 	}

@@ -359,7 +359,7 @@ func (c *CPU) flushRange(first, last uint64) {
 		if v == viewSuper && last <= LowerHalf && !m.low {
 			continue
 		}
-		if n := (last - first) >> mem.PageShift; n < 1024 {
+		if n := (last - first) >> mem.PageShift; n < uint64(min(1024, m.filled[v].n)) {
 			for i := first >> mem.PageShift; i <= first>>mem.PageShift+n; i++ {
 				if e := &m.data[v][i%tlbSize]; e.says(first, last) {
 					e.forget(i)

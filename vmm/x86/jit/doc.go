@@ -154,10 +154,13 @@
 // executes 120,000 to serialise the processor; after a page fault it stays with the interpreter, because RF is set.
 // Entering generated code in slices, so that the collector waits less, was worth nothing.
 //
-// Recording costs the thread of the machine 3 % of a boot (eight pairs, CPU time, marks and snapshots twice as
-// close as they are by default now): the marks 20 ms of 1.2 s, the snapshots 7 ms since they are not
-// copied (package snapshot), and what is looked up once more after a mark. Another thread needs
-// 0.4 s besides, for SHA-256 and Zstandard.
+// Recording costs the thread of the machine 2 to 3 % of the programs of test/bench (four pairs of profiles; it was 6 and more):
+// copies of what it writes again before a snapshot has read it 0.4 %, marks 0.2 %, snapshots 0.2 %, the first of each 0.1 %, and
+// 45,000 stores that come to their page for the first time after a mark, 0.25 us each, 0.3 %. The rest is slower
+// memory, while another thread reads and writes as much: that one needs 0.9 s beside 4, for hashes, SHA-256, Zstandard and the
+// files. What it took away from the thread of the machine (package snapshot): hashes of memory, 0.9 %; encodings of the devices,
+// 0.4 %; locks, and waiting for them; page faults; and garbage. When the collector runs into generated code, it
+// sends a signal every few microseconds until that returns, and each takes about ten from the thread: they were several thousand in a run.
 //
 // # What limits loops through memory?
 //

@@ -379,7 +379,7 @@ func (t *translator) secondBody(carry bool) {
 	first, re := t.fl, t.re
 	t.loseAll()
 	for l.copy = range l.copies {
-		t.windows = [maxWindows]window{} // their keys are of one time through the block
+		t.windows, t.opened = [maxWindows]window{}, 0 // their keys are of one time through the block
 		for t.i = range t.insts {
 			if t.instruction(); l.refused {
 				return

@@ -41,6 +41,7 @@ type translator struct {
 	keys        []value // of the windows that there may be
 	refs        []ref
 	windows     [maxWindows]window
+	opened      int  // windows that are on
 	kept        int  // the register or the window that R10 has the value of, or keptNone
 	kept11      int  // the window that R11 has the value of, likewise
 	keeps       bool // the instruction in work leaves R10 and R11 to src, dst, set and guest
@@ -86,7 +87,7 @@ func (e *Engine) translate(rip, off uint64, mode uint8, plain, straight bool) *b
 	begin := int(off % mem.PageSize)
 	at, first, last := begin, begin, begin
 	goesOn := func(at int) bool {
-		return at >= 0 && at < len(code) && len(t.insts) < maxInsts && !t.has(at-begin) && !(looked && c.ObservesCode(rip+uint64(at-begin), rip+uint64(at-begin)))
+		return at >= 0 && at < len(code) && len(t.insts) < maxInsts && (at >= last || !t.has(at-begin)) && !(looked && c.ObservesCode(rip+uint64(at-begin), rip+uint64(at-begin)))
 	}
 	follows := 0
 	st := x86.DecodeOK
@@ -326,7 +327,7 @@ func (t *translator) finishSlow() {
 	p.kept, p.loop, p.copies = t.kept, t.loop, t.copiesRest()
 	p.after.at = len(t.a.b)
 	end := (t.in.attr&x86.EndBlock != 0 || endsBlock(t.in.Op)) && !t.in.side
-	p.resumes = !end && t.loop == nil && !t.anyWindow() // what windows say may not be true any more
+	p.resumes = !end && t.loop == nil && t.opened == 0 // what windows say may not be true any more
 	t.cold = append(t.cold, p.emit)
 }
 

@@ -188,13 +188,23 @@ func (v *values) result(in *guestInst) (g uint8, to value, ok bool) {
 	return g, to, ok
 }
 
-// findRefs finds the accesses of the block for which there may be windows.
+// findRefs finds the accesses of the block for which there may be windows: none has one of its own.
 func (t *translator) findRefs() {
-	v := &t.values
-	v.begin()
+	n, last := 0, 0
 	for i := range t.insts {
 		in := &t.insts[i]
 		in.mem, in.stack = noRef, noRef
+		if _, _, ok := stackAccess(in); ok || in.IsMem && in.Op != x86.OpLEA {
+			n, last = n+1, i
+		}
+	}
+	if n < 2 || t.b.plain {
+		return
+	}
+	v := &t.values
+	v.begin()
+	for i := range t.insts[:last+1] {
+		in := &t.insts[i]
 		if in.IsMem && in.Op != x86.OpLEA && in.Op != x86.OpNOP && in.Seg == x86.SegFlat && in.attr&x86.Align16 == 0 {
 			if a, ok := v.address(&in.Inst); ok && a.n > 0 {
 				size, write, _ := access(in)

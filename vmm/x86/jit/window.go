@@ -92,6 +92,7 @@ func (t *translator) open(k int, v *window, r *ref, plain memop) memop {
 		t.saveFlags()
 	}
 	leave := newLabel()
+	t.opened++
 	if v.addend {
 		m := t.translateAddress(plain.base, plain.disp+v.lo-r.disp, int(v.hi-v.lo), v.write, false, leave)
 		t.windows[k] = *v
@@ -145,9 +146,13 @@ func (t *translator) widen(w *window, r *ref) bool {
 
 // closeWindows closes those that nothing needs any more.
 func (t *translator) closeWindows() {
+	if t.opened == 0 {
+		return
+	}
 	for k := range t.windows {
 		if w := &t.windows[k]; w.on && w.last <= t.i {
 			w.on = false
+			t.opened--
 			t.loseWindow(k)
 		}
 	}
@@ -161,15 +166,6 @@ func (t *translator) windowFor(r *ref, size int, write bool) int {
 		}
 	}
 	return noWindow
-}
-
-func (t *translator) anyWindow() bool {
-	for k := range t.windows {
-		if t.windows[k].on {
-			return true
-		}
-	}
-	return false
 }
 
 // stackShift returns what an instruction adds to RSP, where it changes RSP by a constant and nothing else matters.

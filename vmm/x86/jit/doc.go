@@ -78,7 +78,7 @@
 //
 // At the end of its page, at what leads elsewhere by a register, a call, or an exit, and where it comes to an instruction of
 // its own. A branch forwards is taken to be rare: the block goes on behind it. A jump, and a branch backwards, which is taken to
-// be the rule, it follows up to four times where that leads to the same page. So a loop of several blocks mostly is one, whose end
+// be the rule, it follows up to three times where that leads to the same page. So a loop of several blocks mostly is one, whose end
 // is its beginning, and windows hold for all of it. What an interrupt or an exit returns to is in the middle of something: blocks
 // that begin there follow nothing, or they would become a loop that begins in its middle, and runs slower (the shuffle by 10 %).
 //

@@ -162,6 +162,12 @@ type block struct {
 	code   [16]byte
 }
 
+// ripAt returns the address of the instruction pos bytes from the first one, before it or behind.
+func (b *block) ripAt(pos int16) uint64 { return b.rip + uint64(int64(pos)) }
+
+// offAt is ripAt in RAM.
+func (b *block) offAt(pos int16) uint64 { return b.off + uint64(int64(pos)) }
+
 // filled lists the slots that may name the lower half.
 type filled struct {
 	at [4096]uint16
@@ -441,7 +447,7 @@ func (e *Engine) exec(b *block, until uint64) (middle bool) {
 			b := e.blockOf(x)
 			b.checkIdx(x.idx)
 			c.Step = until - left - uint64(b.n) + uint64(x.idx)
-			c.Regs[x86.RIP] = b.rip + uint64(int64(x.pos))
+			c.Regs[x86.RIP] = b.ripAt(x.pos)
 			e.Stats.Slow++
 			in := e.instruction(x)
 			if in == nil {

@@ -334,7 +334,7 @@ const (
 func (t *translator) fate(i int) (overwritten bool, exits chance) {
 	for i++; i < len(t.insts) && i < t.i+10; i++ {
 		in := &t.insts[i]
-		if in.IsMem && in.Op != x86.OpLEA && in.Op != x86.OpNOP {
+		if in.accesses() {
 			exits = max(exits, t.exits(i))
 		}
 		switch in.Op {

@@ -104,7 +104,7 @@ func (t *translator) loopOf() bool {
 	for i := range t.insts {
 		in := &t.insts[i]
 		l.of[i] = noStream
-		if in.IsMem && in.Op != x86.OpLEA && in.Op != x86.OpNOP && !l.add(t.b, in, i, &moved) {
+		if in.accesses() && !l.add(t.b, in, i, &moved) {
 			l.looks = true
 		}
 		if d, ok := constantStep(in); ok {
@@ -205,7 +205,7 @@ func (l *loop) add(b *block, in *guestInst, i int, moved *[16]int32) bool {
 	switch {
 	case in.Base == x86.RIP:
 		want.base = x86.RegZero
-		want.va = b.rip + uint64(int64(in.pos)) + uint64(in.Len) + in.Disp
+		want.va = b.ripAt(in.pos) + uint64(in.Len) + in.Disp
 		at = 0
 	case in.Base == x86.RegZero && in.Index == x86.RegZero:
 		want.va = in.Disp

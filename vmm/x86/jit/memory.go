@@ -96,7 +96,7 @@ func (t *translator) guest(in *guestInst, size int, write bool, align bool) (m m
 	if !simpleAddress(in) {
 		return m, false
 	}
-	simple := in.Index == x86.RegZero && mapped(in.Base) && in.Seg == x86.SegFlat
+	simple := in.simple()
 	if in.mem != noRef {
 		var plain memop
 		if simple {

@@ -70,7 +70,7 @@ type slowInst struct {
 func (e *Engine) instruction(x *exit) *slowInst {
 	if x.inst == 0 {
 		in, b := new(slowInst), e.blockOf(x)
-		at := b.off + uint64(int64(x.pos))
+		at := b.offAt(x.pos)
 		code := e.c.RAM.Page(int(at >> mem.PageShift))[at%mem.PageSize:]
 		if b.cross {
 			code = b.code[:]

@@ -5,10 +5,10 @@ package jit
 type Stats struct {
 	Blocks, Insts, CodeBytes uint64 // translated
 	Loops                    uint64 // blocks with a second body
+	LookingLoops             uint64 // of those, with accesses that are looked up in each iteration
 	AddressWindows           uint64 // windows by an address of the host
 	AddendWindows            uint64 // and by an addend to a register
 	Sources                  uint64 // operands that are kept so that an exit can make flags of them
-	LookingLoops             uint64 // of those, with accesses that are looked up in each iteration
 	Flushes                  uint64 // times that all code was dropped
 	Dropped                  uint64 // blocks whose page was written
 

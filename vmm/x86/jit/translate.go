@@ -18,6 +18,14 @@ type guestInst struct {
 	mem, stack int16 // its accesses in translator.refs, or noRef
 }
 
+// accesses reports whether an instruction accesses its memory operand.
+func (in *guestInst) accesses() bool { return in.IsMem && in.Op != x86.OpLEA && in.Op != x86.OpNOP }
+
+// simple reports whether an instruction's memory operand goes through one register, which lives in the host.
+func (in *guestInst) simple() bool {
+	return in.Index == x86.RegZero && mapped(in.Base) && in.Seg == x86.SegFlat
+}
+
 // translator translates one block.
 type translator struct {
 	a     asm
@@ -257,7 +265,7 @@ func (t *translator) emitBlock() {
 // instruction translates the instruction in work.
 func (t *translator) instruction() {
 	t.in = &t.insts[t.i]
-	t.next = t.b.rip + uint64(int64(t.in.pos)) + uint64(t.in.Len)
+	t.next = t.b.ripAt(t.in.pos) + uint64(t.in.Len)
 	t.slow, t.call, t.lost = nil, false, false
 	t.forgetAfter = false
 	t.keepFlags()

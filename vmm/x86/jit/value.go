@@ -40,7 +40,7 @@ type ref struct {
 	disp   int32
 	size   int // in bytes; 0 for what has no windows of its own
 	write  bool
-	simple bool // through one register, which lives in the host
+	simple bool // guestInst.simple, or of the stack
 	stack  bool // of PUSH and its like
 }
 
@@ -194,7 +194,7 @@ func (t *translator) findRefs() {
 	for i := range t.insts {
 		in := &t.insts[i]
 		in.mem, in.stack = noRef, noRef
-		if _, _, ok := stackAccess(in); ok || in.IsMem && in.Op != x86.OpLEA {
+		if _, _, ok := stackAccess(in); ok || in.accesses() {
 			n, last = n+1, i
 		}
 	}
@@ -205,10 +205,10 @@ func (t *translator) findRefs() {
 	v.begin()
 	for i := range t.insts[:last+1] {
 		in := &t.insts[i]
-		if in.IsMem && in.Op != x86.OpLEA && in.Op != x86.OpNOP && in.Seg == x86.SegFlat && in.attr&x86.Align16 == 0 {
+		if in.accesses() && in.Seg == x86.SegFlat && in.attr&x86.Align16 == 0 {
 			if a, ok := v.address(&in.Inst); ok && a.n > 0 {
 				size, write, _ := access(in)
-				in.mem = t.ref(&a, ref{inst: i, size: size, write: write, simple: in.Index == x86.RegZero && mapped(in.Base)})
+				in.mem = t.ref(&a, ref{inst: i, size: size, write: write, simple: in.simple()})
 			}
 		}
 		if disp, write, ok := stackAccess(in); ok {

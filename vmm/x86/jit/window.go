@@ -108,7 +108,7 @@ func (t *translator) open(k int, v *window, r *ref, plain memop) memop {
 		t.e.Stats.AddressWindows++
 		plain = at(m.base, r.disp-v.lo)
 	}
-	rest, rip, l := t.rest()+1, t.b.rip+uint64(int64(t.in.pos)), t.loop
+	rest, rip, l := t.rest()+1, t.b.ripAt(t.in.pos), t.loop
 	t.cold = append(t.cold, func() {
 		a.bind(leave)
 		if lost {

@@ -109,6 +109,17 @@ func takeAll(t *testing.T, dir string, r *rand.Rand, n int) []*state {
 	return all
 }
 
+// open opens the snapshots in dir for as long as the test runs.
+func open(t *testing.T, dir string) *Reader {
+	t.Helper()
+	rd, err := OpenReader(dir, testPages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { rd.Close() })
+	return rd
+}
+
 // restored is a memory and a disk into which snapshots are restored.
 type restored struct {
 	r     *Reader
@@ -291,11 +302,7 @@ func TestPagesWrittenBeforeTheyAreRead(t *testing.T) {
 	if n := w.toStore.copies.inUse(); n != 0 {
 		t.Errorf("%d pages are still saved", n)
 	}
-	rd, err := OpenReader(dir, testPages)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rd.Close()
+	rd := open(t, dir)
 	(&restored{r: rd}).check(t, 0, want)
 }
 
@@ -357,11 +364,7 @@ func TestEqualPagesAreStoredOnce(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	rd, err := OpenReader(dir, testPages)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rd.Close()
+	rd := open(t, dir)
 	if _, _, n := rd.Sizes(); n != 2 {
 		t.Errorf("%d pages stored, want 2", n)
 	}
@@ -472,11 +475,7 @@ func TestHashesWhileMemoryIsWritten(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	rd, err := OpenReader(dir, testPages)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rd.Close()
+	rd := open(t, dir)
 	back := &restored{r: rd}
 	for i := range all {
 		back.check(t, i, all[i])
@@ -561,11 +560,7 @@ func TestIncrementalWithoutAFullOne(t *testing.T) {
 	if err := errors.Join(w.Add(5, &Entry{Step: 5}), w.Close(), st.Close()); err != nil {
 		t.Fatal(err)
 	}
-	rd, err := OpenReader(dir, testPages)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rd.Close()
+	rd := open(t, dir)
 	if _, err := rd.Restore(0, func(int, []byte) {}, nil); !errors.Is(err, traces.ErrDamaged) || !strings.Contains(err.Error(), "snapshots: ") {
 		t.Errorf("restored: %v", err)
 	}

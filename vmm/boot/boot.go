@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 
 	"refault/vmm/mem"
 )
@@ -89,7 +90,7 @@ func Load(ram *mem.RAM, cfg Config) (*Entry, error) {
 	case multibootHeader(k) >= 0:
 		return loadMultiboot(ram, cfg)
 	case bytes.HasPrefix(k, []byte(elf.ELFMAG)):
-		return loadLinux(ram, cfg, k, nil)
+		return loadVmlinux(ram, cfg, k, nil)
 	}
 	return nil, ErrNotKernel
 }
@@ -138,23 +139,23 @@ func setupTables(ram *mem.RAM) uint64 {
 
 // segment is a part of a kernel that goes to memory.
 type segment struct {
-	addr uint64
-	data []byte
-	size uint64 // in memory: the rest is zero
+	addr      uint64
+	off, have uint64 // the bytes in the file
+	size      uint64 // in memory: the rest is zero
 }
 
-// loadSegments copies segments to memory and returns the end of the highest. entry has to be in one.
-func loadSegments(ram *mem.RAM, segs []segment, entry uint64) (end uint64, err error) {
+// loadSegments reads segments from a file to memory, in their order, and returns the end of the highest. entry has to be in one.
+func loadSegments(ram *mem.RAM, file io.ReaderAt, segs []segment, entry uint64) (end uint64, err error) {
 	entered := false
 	for _, s := range segs {
 		last := s.addr + s.size
-		if last < s.addr || uint64(len(s.data)) > s.size {
+		if last < s.addr || s.have > s.size {
 			return 0, fmt.Errorf("a segment of %d bytes at %#x: %w", s.size, s.addr, ErrDamaged)
 		}
 		if s.addr < highMemory && last > tablesAt {
 			return 0, fmt.Errorf("a segment at %#x to %#x; the loader and the firmware need %#x to %#x: %w", s.addr, last, tablesAt, highMemory, ErrPlace)
 		}
-		if last > ram.LowSize() || !ram.WriteAt(s.data, s.addr) {
+		if last > ram.LowSize() {
 			return 0, fmt.Errorf("kernel at %#x to %#x: %w", s.addr, last, ErrTooLarge)
 		}
 		end = max(end, last)
@@ -163,28 +164,51 @@ func loadSegments(ram *mem.RAM, segs []segment, entry uint64) (end uint64, err e
 	if !entered {
 		return 0, fmt.Errorf("%w: its entry point, %#x, is in none of its segments", ErrDamaged, entry)
 	}
+	for _, s := range segs {
+		if n, err := file.ReadAt(ram.Overwrite(s.addr, int(s.have)), int64(s.off)); uint64(n) < s.have {
+			return 0, err
+		}
+	}
 	return end, nil
 }
 
-// elfSegments returns the loadable segments of an ELF file.
-func elfSegments(k []byte) (f *elf.File, segs []segment, err error) {
-	f, err = elf.NewFile(bytes.NewReader(k))
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %v", ErrDamaged, err)
-	}
+// executable is an ELF file whose segments can be read from file, in their order.
+type executable struct {
+	*elf.File
+	segs []segment
+	file io.ReaderAt
+}
+
+func newExecutable(f *elf.File, file io.ReaderAt) *executable {
+	x := &executable{File: f, file: file}
 	for _, p := range f.Progs {
-		if p.Type != elf.PT_LOAD || p.Memsz == 0 {
-			continue
+		if p.Type == elf.PT_LOAD && p.Memsz != 0 {
+			x.segs = append(x.segs, segment{p.Paddr, p.Off, p.Filesz, p.Memsz})
 		}
-		if p.Off > uint64(len(k)) || p.Filesz > uint64(len(k))-p.Off {
-			return nil, nil, fmt.Errorf("%w: a segment ends at byte %d of %d: the file is truncated", ErrDamaged, p.Off+p.Filesz, len(k))
+	}
+	return x
+}
+
+func readELF(k []byte) (*executable, error) {
+	r := bytes.NewReader(k)
+	f, err := elf.NewFile(r)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrDamaged, err)
+	}
+	x := newExecutable(f, r)
+	if len(x.segs) == 0 {
+		return nil, fmt.Errorf("%w: nothing to load in the ELF file", ErrDamaged)
+	}
+	for _, s := range x.segs {
+		if n := uint64(len(k)); s.off > n || s.have > n-s.off {
+			return nil, errTruncated(s.off+s.have, n)
 		}
-		segs = append(segs, segment{p.Paddr, k[p.Off : p.Off+p.Filesz], p.Memsz})
 	}
-	if len(segs) == 0 {
-		return nil, nil, fmt.Errorf("%w: nothing to load in the ELF file", ErrDamaged)
-	}
-	return f, segs, nil
+	return x, nil
+}
+
+func errTruncated(end, size uint64) error {
+	return fmt.Errorf("%w: a segment ends at byte %d of %d: the file is truncated", ErrDamaged, end, size)
 }
 
 // placeInitrd copies the initrd below limit, and above the kernel.

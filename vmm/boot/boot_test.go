@@ -199,6 +199,121 @@ func TestLinuxInEachPacking(t *testing.T) {
 	}
 }
 
+// loaded returns RAM from 1 MiB on, where the boot parameters are not, after load.
+func loaded(ram *mem.RAM, load func(*mem.RAM, Config) (*Entry, error), k []byte) ([]byte, error) {
+	clear(ram.Data())
+	_, err := load(ram, Config{Kernel: k})
+	return ram.Data()[highMemory:], err
+}
+
+// loadWhole loads a vmlinux of which all is there.
+func loadWhole(ram *mem.RAM, cfg Config) (*Entry, error) {
+	return loadVmlinux(ram, cfg, cfg.Kernel, nil)
+}
+
+// TestUnpackedToItsPlaceAndUnpackedWhole: what is decompressed straight to memory is what the kernel has
+// in a file of its own, in each packing and with each order of the segments in the file.
+func TestUnpackedToItsPlaceAndUnpackedWhole(t *testing.T) {
+	ram := newRAM(t, 21<<20)
+	text := make([]byte, 300_000)
+	for i := range text {
+		text[i] = byte(i * i >> 8)
+	}
+	const text1, text2, text3 = 0x1000123, 0x1200000, 0x1400ffe
+	ordinary := elf64(text1, part{0, text1, text, 400_000}, part{0, text2, text[7:], 300_000}, part{0, text3, text[:5], 5})
+	header := func(k []byte, n int) []byte { return k[64+56*n:][:56] }
+	edit := func(f func(k []byte)) []byte {
+		k := bytes.Clone(ordinary)
+		f(k)
+		return k
+	}
+	offset := func(k []byte, n int) uint64 { return le.Uint64(header(k, n)[8:]) }
+	for name, c := range map[string]struct {
+		kernel   []byte
+		straight bool
+	}{
+		"ordinary": {ordinary, true},
+		"as Linux": {vmlinux(), true},
+		"gaps and a rest": {edit(func(k []byte) {
+			le.PutUint64(header(k, 0)[32:], 200_000) // p_filesz
+			le.PutUint64(header(k, 1)[32:], 1)
+			le.PutUint64(header(k, 2)[32:], 0)
+		}), true},
+		"section headers": {edit(func(k []byte) {
+			le.PutUint64(k[0x28:], uint64(len(k)-640))
+			le.PutUint16(k[0x3c:], 10)
+			clear(k[len(k)-640:])
+		}), true},
+		"descending": {edit(func(k []byte) {
+			one, two := header(k, 0), header(k, 1)
+			first := bytes.Clone(one)
+			copy(one, two)
+			copy(two, first)
+		}), false},
+		"overlapping": {edit(func(k []byte) { le.PutUint64(header(k, 1)[8:], offset(k, 1)-100) }), false},
+		"one on the other": {edit(func(k []byte) {
+			one, two := header(k, 0), header(k, 1)
+			le.PutUint64(two[24:], text1+4000) // p_paddr
+			le.PutUint64(one[40:], 500_000)
+		}), true},
+		"headers far behind": {func() []byte {
+			k := bytes.Clone(ordinary)
+			le.PutUint64(k[0x20:], uint64(len(k)))
+			return append(k, ordinary[64:64+3*56]...)
+		}(), false},
+	} {
+		want, err := loaded(ram, loadWhole, c.kernel)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		want = bytes.Clone(want)
+		for _, p := range packings {
+			if (p == "xz" || p == "bz2") && name != "as Linux" {
+				continue // there is no packer, and one packed file
+			}
+			k := bzImage(packed(t, p, c.kernel), nil)
+			r, err := openPayload(k)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if straight := readAhead(r) != nil; straight != c.straight {
+				t.Errorf("%s in %s: decompressed straight to memory: %v", name, p, straight)
+			}
+			r.Close()
+			if got, err := loaded(ram, Load, k); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s in %s: loaded otherwise than from its own file, error %v", name, p, err)
+			}
+		}
+	}
+}
+
+// TestDamageBehindTheSegments: also what no segment needs is read, for the sake of the checksum behind it.
+func TestDamageBehindTheSegments(t *testing.T) {
+	ram := newRAM(t, 21<<20)
+	long := append(vmlinux(), make([]byte, 100_000)...)
+	for _, c := range []struct {
+		packing string
+		kernel  []byte
+		at      int // of the damage, from the end
+	}{
+		{"gzip", long, 8}, {"zstd", long, 5}, {"xz", vmlinux(), 4 + 30}, {"bz2", vmlinux(), 4 + 3},
+	} {
+		k := bzImage(packed(t, c.packing, c.kernel), nil)
+		if _, err := loaded(ram, Load, k); err != nil {
+			t.Errorf("%s: %v", c.packing, err)
+		}
+		k[len(k)-c.at] ^= 0x40
+		if _, err := loaded(ram, Load, k); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "unpacking its "+strings.Replace(c.packing, "bz2", "bzip2", 1)+" payload") {
+			t.Errorf("%s, damaged: %v", c.packing, err)
+		}
+	}
+	bomb := bzImage(packed(t, "zstd", append(vmlinux(), make([]byte, maxKernel)...)), nil)
+	if _, err := loaded(ram, Load, bomb); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "larger than 256 MiB") {
+		t.Errorf("a payload of more than 256 MiB: %v", err)
+	}
+}
+
 func multiboot(flags uint32, address ...uint32) []byte {
 	b := le.AppendUint32(nil, mbMagic)
 	b = le.AppendUint32(b, flags)
@@ -305,6 +420,11 @@ func TestWhatCannotBeBooted(t *testing.T) {
 		"payload empty":       {bzImage(nil, nil), 0, 64 * mib, ErrNotKernel, "unknown way"},
 		"payload unknown":     {bzImage([]byte("LZMA or so"), nil), 0, 64 * mib, ErrNotKernel, "unknown way"},
 		"payload no ELF":      {bzImage(packed(t, "gzip", []byte("hello")), nil), 0, 64 * mib, ErrDamaged, "no ELF"},
+		"payload cut off":     {bzImage(packed(t, "lz4", vmlinux()[:3000]), nil), 0, 64 * mib, ErrDamaged, "segment ends at byte 6176 of 3000"},
+		"payload, no parts":   {bzImage(packed(t, "gzip", elf64(0)), nil), 0, 64 * mib, ErrDamaged, "nothing to load"},
+		"payload for i386":    {bzImage(packed(t, "gzip", elf32(0x100000, part{0x100000, 0x100000, []byte("x"), 1})), nil), 0, 64 * mib, ErrNotKernel, "EM_386"},
+		"payload elsewhere":   {bzImage(packed(t, "gzip", foreign), nil), 0, 64 * mib, ErrNotKernel, "EM_AARCH64"},
+		"payload too large":   {bzImage(good, nil), 0, 18 * mib, ErrTooLarge, "--memory"},
 		"payload damaged":     {bzImage(append(bytes.Clone(good[:50]), make([]byte, 500)...), nil), 0, 64 * mib, ErrDamaged, "gzip"},
 		"multiboot features":  {elf32(0x10000c, part{0x100000, 0x100000, multiboot(1 << 5), 0x1000}), 0, 8 * mib, ErrNotKernel, "0x20"},
 		"multiboot, no ELF":   {multiboot(0), 0, 8 * mib, ErrNotKernel, "no ELF"},
@@ -360,6 +480,18 @@ func FuzzLoad(f *testing.F) {
 		if err == nil {
 			if _, ok := ram.Offset(e.RIP); !ok {
 				t.Errorf("the entry point %#x is not RAM", e.RIP)
+			}
+			if !isBzImage(k) {
+				return
+			}
+			// In an ELF file of its own, the kernel is looked at more closely, or is the same.
+			if whole, err := Vmlinux(k); err != nil {
+				t.Errorf("loaded, but not unpacked: %v", err)
+			} else if want, err := loaded(ram, loadWhole, whole); err == nil {
+				want = bytes.Clone(want)
+				if got, err := loaded(ram, Load, k); err != nil || !bytes.Equal(got, want) {
+					t.Errorf("loaded otherwise than from its own file, error %v", err)
+				}
 			}
 			return
 		}

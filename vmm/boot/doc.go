@@ -12,4 +12,10 @@
 // decompressor would have: in 64-bit mode, on identity-mapping page tables, with
 // RSI pointing at the boot parameters. A payload that this package cannot
 // unpack is an error that names its format.
+//
+// The decompressor writes each segment straight to guest memory: a buffer for
+// the whole of it would be some 60 MB, and the first touch of so many pages is
+// not cheap. That takes segments that lie in the file one behind the other, as a
+// linker leaves them; of other files the whole is unpacked first. Damage is found
+// either way, since the stream is read to its end, where the checksum is.
 package boot

@@ -1,16 +1,9 @@
 package boot
 
 import (
-	"bytes"
-	"compress/bzip2"
-	"compress/gzip"
 	"debug/elf"
 	"fmt"
 	"io"
-
-	"github.com/klauspost/compress/zstd"
-	"github.com/mikelolasagasti/xz"
-	"github.com/pierrec/lz4/v4"
 
 	"refault/vmm/mem"
 )
@@ -41,125 +34,57 @@ const (
 	bpE820        = 0x2d0
 
 	bootParamsSize = 4096
-	// maxKernel bounds what a payload may unpack to.
-	maxKernel = 256 << 20
 )
 
 func isBzImage(k []byte) bool {
 	return len(k) > bpE820 && string(k[bpMagic:bpMagic+4]) == "HdrS" && le.Uint16(k[bpBootFlag:]) == 0xaa55
 }
 
-// Vmlinux returns the ELF kernel inside a bzImage, or k itself where it is an ELF file.
-func Vmlinux(k []byte) ([]byte, error) {
-	if bytes.HasPrefix(k, []byte(elf.ELFMAG)) {
-		return k, nil
-	}
-	if !isBzImage(k) {
-		return nil, ErrNotKernel
-	}
-	if v := le.Uint16(k[bpVersion:]); v < 0x208 {
-		return nil, fmt.Errorf("boot protocol %d.%02d is too old (want 2.08 or later): %w", v>>8, v&0xff, ErrNotKernel)
-	}
-	sects := int(k[bpSetupSects])
-	if sects == 0 {
-		sects = 4
-	}
-	start := uint64(sects+1)*512 + uint64(le.Uint32(k[bpPayload:]))
-	n := uint64(le.Uint32(k[bpPayloadLen:]))
-	if start+n > uint64(len(k)) {
-		return nil, fmt.Errorf("%w: its payload ends at byte %d of %d: the file is truncated", ErrDamaged, start+n, len(k))
-	}
-	out, err := unpack(k[start : start+n])
-	if err != nil {
-		return nil, err
-	}
-	if !bytes.HasPrefix(out, []byte(elf.ELFMAG)) {
-		return nil, fmt.Errorf("%w: its payload is no ELF file", ErrDamaged)
-	}
-	return out, nil
-}
-
-// unpack decompresses a payload.
-func unpack(p []byte) ([]byte, error) {
-	var r io.Reader
-	var err error
-	name := ""
-	in := bytes.NewReader(p)
-	switch {
-	case bytes.HasPrefix(p, []byte("\xfd7zXZ\x00")):
-		name = "xz"
-		var x *xz.Reader
-		if x, err = xz.NewReader(in, 1<<27); err == nil {
-			x.Multistream(false) // the length follows
-			r = x
-		}
-	case bytes.HasPrefix(p, []byte{0x1f, 0x8b}):
-		name = "gzip"
-		var g *gzip.Reader
-		if g, err = gzip.NewReader(in); err == nil {
-			g.Multistream(false)
-			r = g
-		}
-	case bytes.HasPrefix(p, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		name = "zstd"
-		var z *zstd.Decoder
-		// The length of the kernel follows the frame; it is no frame of its own.
-		if z, err = zstd.NewReader(bytes.NewReader(p[:len(p)-4]), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxKernel)); err == nil {
-			defer z.Close()
-			r = z
-		}
-	case bytes.HasPrefix(p, []byte("BZh")):
-		name = "bzip2"
-		r = bzip2.NewReader(bytes.NewReader(p[:max(len(p)-4, 3)])) // the length follows, and is no further stream
-	case bytes.HasPrefix(p, []byte{0x02, 0x21, 0x4c, 0x18}):
-		name = "lz4"
-		// A legacy frame, which has no end mark; the length of the kernel follows it.
-		r = lz4.NewReader(bytes.NewReader(p[:len(p)-4]))
-	case bytes.HasPrefix(p, []byte(elf.ELFMAG)):
-		return p, nil
-	default:
-		return nil, fmt.Errorf("the payload is compressed in an unknown way; pass the uncompressed vmlinux instead: %w", ErrNotKernel)
-	}
-	size := 0
-	if len(p) > 4 { // the length follows in most formats; what nobody would believe is ignored
-		size = int(min(uint64(le.Uint32(p[len(p)-4:])), maxKernel, 16*uint64(len(p))))
-	}
-	out := bytes.NewBuffer(make([]byte, 0, size+bytes.MinRead)) // Buffer.Grow would touch all of it once more
-	if err == nil {
-		_, err = out.ReadFrom(io.LimitReader(r, maxKernel+1))
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%w: unpacking its %s payload: %v", ErrDamaged, name, err)
-	}
-	if out.Len() > maxKernel {
-		return nil, fmt.Errorf("%w: its payload is larger than %d MiB", ErrDamaged, maxKernel>>20)
-	}
-	return out.Bytes(), nil
-}
-
 func loadBzImage(ram *mem.RAM, cfg Config) (*Entry, error) {
 	k := cfg.Kernel
-	vmlinux, err := Vmlinux(k)
+	r, err := openPayload(k)
 	if err != nil {
 		return nil, err
 	}
+	defer r.Close()
 	end := bpMagic + int(k[bpHeaderEnd])
 	if end > len(k) || end > bpE820 {
 		return nil, fmt.Errorf("%w: its header ends at byte %d", ErrDamaged, end)
 	}
-	return loadLinux(ram, cfg, vmlinux, k[bpHeader:end])
-}
-
-// loadLinux loads a 64-bit vmlinux and enters it by the 64-bit boot protocol.
-func loadLinux(ram *mem.RAM, cfg Config, vmlinux, header []byte) (*Entry, error) {
-	f, segs, err := elfSegments(vmlinux)
+	header := k[bpHeader:end]
+	x := readAhead(r)
+	if x == nil {
+		vmlinux, err := Vmlinux(k)
+		if err != nil {
+			return nil, err
+		}
+		return loadVmlinux(ram, cfg, vmlinux, header)
+	}
+	e, err := loadLinux(ram, cfg, x, header)
 	if err != nil {
 		return nil, err
 	}
-	if f.Machine != elf.EM_X86_64 {
-		return nil, fmt.Errorf("an ELF file for %v without a Multiboot header: %w", f.Machine, ErrNotKernel)
+	if _, err := io.Copy(io.Discard, r); err != nil { // the checksum is at the end
+		return nil, err
 	}
-	end, err := loadSegments(ram, segs, f.Entry)
+	return e, nil
+}
+
+// loadVmlinux loads a kernel in an ELF file.
+func loadVmlinux(ram *mem.RAM, cfg Config, k, header []byte) (*Entry, error) {
+	x, err := readELF(k)
+	if err != nil {
+		return nil, err
+	}
+	return loadLinux(ram, cfg, x, header)
+}
+
+// loadLinux loads a 64-bit vmlinux and enters it by the 64-bit boot protocol.
+func loadLinux(ram *mem.RAM, cfg Config, x *executable, header []byte) (*Entry, error) {
+	if x.Machine != elf.EM_X86_64 {
+		return nil, fmt.Errorf("an ELF file for %v without a Multiboot header: %w", x.Machine, ErrNotKernel)
+	}
+	end, err := loadSegments(ram, x.file, x.segs, x.Entry)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +95,7 @@ func loadLinux(ram *mem.RAM, cfg Config, vmlinux, header []byte) (*Entry, error)
 		if v := le.Uint32(bp[bpInitrdMax:]); v != 0 {
 			initrdMax = uint64(v)
 		}
-		end = max(end, segs[0].addr+uint64(le.Uint32(bp[bpInitSize:])))
+		end = max(end, x.segs[0].addr+uint64(le.Uint32(bp[bpInitSize:])))
 	} else {
 		le.PutUint16(bp[bpBootFlag:], 0xaa55)
 		copy(bp[bpMagic:], "HdrS")
@@ -205,7 +130,7 @@ func loadLinux(ram *mem.RAM, cfg Config, vmlinux, header []byte) (*Entry, error)
 		le.PutUint32(b[16:], typ)
 	}
 	ram.WriteAt(bp, bootParamsAt)
-	e := &Entry{Mode: Long64, RIP: f.Entry, RSI: bootParamsAt, RSP: lowEnd, CR3: setupTables(ram)}
+	e := &Entry{Mode: Long64, RIP: x.Entry, RSI: bootParamsAt, RSP: lowEnd, CR3: setupTables(ram)}
 	setupGDT(ram, e, 0x00af9b000000ffff)
 	return e, nil
 }

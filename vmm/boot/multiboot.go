@@ -67,29 +67,29 @@ func loadMultiboot(ram *mem.RAM, cfg Config) (*Entry, error) {
 		if load > header || start > uint64(at) {
 			return nil, fmt.Errorf("%w: its Multiboot header gives load address %#x for a header at %#x", ErrDamaged, load, header)
 		}
-		data := k[start:]
+		have := uint64(len(k)) - start
 		if loadEnd != 0 {
-			if loadEnd < load || loadEnd-load > uint64(len(data)) {
+			if loadEnd < load || loadEnd-load > have {
 				return nil, fmt.Errorf("%w: its Multiboot header asks for bytes beyond the file", ErrDamaged)
 			}
-			data = data[:loadEnd-load]
+			have = loadEnd - load
 		}
-		size := uint64(len(data))
+		size := have
 		if bss > load+size {
 			size = bss - load
 		}
-		segs = []segment{{load, data, size}}
+		segs = []segment{{load, start, have, size}}
 	} else {
 		if !bytes.HasPrefix(k, []byte(elf.ELFMAG)) {
 			return nil, fmt.Errorf("a Multiboot header without addresses in a file that is no ELF: %w", ErrNotKernel)
 		}
-		f, s, err := elfSegments(k)
+		x, err := readELF(k)
 		if err != nil {
 			return nil, err
 		}
-		segs, entry = s, physicalEntry(f)
+		segs, entry = x.segs, physicalEntry(x.File)
 	}
-	end, err := loadSegments(ram, segs, entry)
+	end, err := loadSegments(ram, bytes.NewReader(k), segs, entry)
 	if err != nil {
 		return nil, err
 	}

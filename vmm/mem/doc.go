@@ -13,8 +13,8 @@
 // walk has read) and whoever set a watchpoint or planted poison (Watched). A
 // fast-path TLB entry grants writes only to pages where nobody needs to hear of
 // it; everything else takes the slow path and calls NoteWrite. Writers that do
-// not go through a TLB (device DMA, injectors, loaders) use WriteAt, which
-// tells the same parties.
+// not go through a TLB (device DMA, injectors, loaders) use WriteAt or
+// Overwrite, which tell the same parties.
 //
 // # Why no memfd, and no large pages?
 //

@@ -184,6 +184,16 @@ func (r *RAM) WriteAt(p []byte, pa uint64) bool {
 	})
 }
 
+// Overwrite returns the n bytes at physical address pa, for the caller to write all of
+// them, having told all who must hear of it. It returns nil where any of them is not RAM.
+func (r *RAM) Overwrite(pa uint64, n int) []byte {
+	start, ok := r.Offset(pa)
+	if !ok || !r.each(pa, n, func(off uint64, _, n int) { r.NoteWrite(off, n) }) {
+		return nil
+	}
+	return r.data[start:][:n:n] // in one piece, since there is no RAM on both sides of LowMax
+}
+
 // each splits [pa, pa+n) at page borders. It calls f only when all of it is RAM.
 func (r *RAM) each(pa uint64, n int, f func(off uint64, at, n int)) bool {
 	for at := 0; at < n; {

@@ -3,6 +3,7 @@ package mem
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 )
 
@@ -63,5 +64,34 @@ func TestWriteTellsAndRefusesAsAWhole(t *testing.T) {
 	r.ClearDirty(func(p int) { dirty = append(dirty, p) })
 	if len(dirty) != 2 || dirty[0] != 1 || dirty[1] != 2 {
 		t.Errorf("dirty pages %v, want [1 2]", dirty)
+	}
+}
+
+func TestOverwriteTellsAndRefusesAsAWhole(t *testing.T) {
+	r := newRAM(t, LowMax+1<<20)
+	var told []uint64
+	r.OnWrite = func(off uint64, n int, f Flags) { told = append(told, off, uint64(n)) }
+	r.SetFlags(LowMax+0x2000, Code)
+	b := r.Overwrite(HighBase+0x1ffe, 4)
+	if len(b) != 4 || cap(b) != 4 || !slices.Equal(told, []uint64{LowMax + 0x2000, 2}) {
+		t.Fatalf("%d bytes of %d, told of %#x; want 4 of 4, and two at %#x", len(b), cap(b), told, LowMax+0x2000)
+	}
+	copy(b, "abcd")
+	got := make([]byte, 4)
+	if r.ReadAt(got, HighBase+0x1ffe); string(got) != "abcd" {
+		t.Errorf("written to another place: read %q", got)
+	}
+	for _, c := range []struct {
+		pa uint64
+		n  int
+	}{{0x9ffff, 2}, {0xa0000, 0}, {LowMax - 1, 2}, {LowMax, 1}, {1 << 40, 0}, {^uint64(0), 2}} {
+		if b := r.Overwrite(c.pa, c.n); b != nil {
+			t.Errorf("%d bytes at %#x are RAM", c.n, c.pa)
+		}
+	}
+	var dirty []int
+	r.ClearDirty(func(p int) { dirty = append(dirty, p) })
+	if !slices.Equal(dirty, []int{LowMax>>PageShift + 1, LowMax>>PageShift + 2}) {
+		t.Errorf("dirty pages %v", dirty)
 	}
 }

@@ -18,17 +18,17 @@ func (t *translator) sideExit() bool {
 	if in.follow {
 		target, cc = t.next, cc^1
 	}
-	way := newLabel()
-	t.a.jcc(cc, way)
-	fl, re, rest, l := t.fl, t.re, t.rest(), t.loop
-	t.cold = append(t.cold, func() {
-		t.a.bind(way)
-		t.fl, t.re, t.mode = fl, re, t.b.mode
-		t.saveFlags()
-		t.giveBack(l, rest)
-		t.link(target)
-	})
+	p := t.later((*translator).emitSideExit)
+	t.a.jcc(cc, &p.label)
+	p.fl, p.re, p.rest, p.loop, p.target = t.fl, t.re, t.rest(), t.loop, target
 	return true
+}
+
+func (t *translator) emitSideExit(p *coldPath) {
+	t.saveFlagsOf(p)
+	t.giveBack(p)
+	t.mode = t.b.mode
+	t.link(p.target)
 }
 
 // goTo is link at the end of a block, which may be a loop.
@@ -48,61 +48,64 @@ func (t *translator) link(target uint64) {
 // linkBy is link with a jump that may be conditional, where it is direct.
 func (t *translator) linkBy(target uint64, jump func(l *label)) {
 	a := &t.a
-	stub := newLabel()
-	mode := t.mode
-	if target>>mem.PageShift == t.b.rip>>mem.PageShift {
-		jump(stub)
-		site := t.b.entry + len(a.b) - 4
-		t.cold = append(t.cold, func() {
-			a.bind(stub)
-			t.leaveIn(mode, exit{kind: exitLink, target: target, site: int32(site)})
-		})
-		return
+	switch {
+	case target>>mem.PageShift == t.b.rip>>mem.PageShift:
+		stub := t.exitTo(exitLink, target)
+		jump(&stub.label)
+		stub.site = t.b.entry + len(a.b) - 4
+	case target>>63 != 0:
+		p := t.later((*translator).emitFar)
+		jump(&p.label)
+		p.mode, p.target = t.mode, target
+	default:
+		p := t.later((*translator).emitJump)
+		jump(&p.label)
+		p.mode, p.target = t.mode, target
 	}
-	if target>>63 != 0 {
-		// Where the kernel's pages lie hardly ever changes: a direct jump, for as long as none has.
-		way := newLabel()
-		jump(way)
-		t.cold = append(t.cold, func() {
-			a.bind(way)
-			a.extm(ins{op: 0x81, size: 4}, 7, t.e.scratchAt(sGeneration))
-			a.imm32(0) // no generation
-			a.jcc(ccNE, stub)
-			a.jmp(stub)
-			site := t.b.entry + len(a.b) - 4
-			a.bind(stub)
-			t.leaveIn(mode, exit{kind: exitFar, target: target, site: int32(site)})
-		})
-		return
-	}
-	far := func() {
-		slot := t.jumpTableOf(mode) + int32(hashRIP(target)%jumpSlots)*16
-		if fits32(target) {
-			a.extm(ins{op: 0x81, size: 8}, 7, at(hRSP, slot))
-			a.imm32(int32(target))
-		} else {
-			a.movConst(hRAX, target)
-			a.rm(ins{op: 0x3b, size: 8}, hRAX, at(hRSP, slot))
-		}
-		a.jcc(ccNE, stub)
-		a.extm(ins{op: 0xff, size: 4}, 4, at(hRSP, slot+8))
-	}
-	t.cold = append(t.cold, func() {
-		a.bind(stub)
-		t.leaveIn(mode, exit{kind: exitJump, target: target})
-	})
-	way := newLabel()
-	jump(way)
-	t.cold = append(t.cold, func() {
-		a.bind(way)
-		far()
-	})
 }
 
-// leaveIn takes an exit in a mode.
-func (t *translator) leaveIn(mode uint8, x exit) {
-	id := t.exit(x)
-	t.e.exits.at(id).mode = mode
+// emitFar emits a jump to another page of the upper half. Where the kernel's pages lie hardly ever changes: it is
+// direct, for as long as none has.
+func (t *translator) emitFar(p *coldPath) {
+	a := &t.a
+	var stub label
+	stub.at = -1
+	a.extm(ins{op: 0x81, size: 4}, 7, t.e.scratchAt(sGeneration))
+	a.imm32(0) // no generation
+	a.jcc(ccNE, &stub)
+	a.jmp(&stub)
+	p.site, p.kind = t.b.entry+len(a.b)-4, exitFar
+	a.bind(&stub)
+	t.emitExitTo(p)
+}
+
+// emitJump emits a jump to another page by way of the table of jump targets.
+func (t *translator) emitJump(p *coldPath) {
+	a := &t.a
+	slot := t.jumpTableOf(p.mode) + int32(hashRIP(p.target)%jumpSlots)*16
+	if fits32(p.target) {
+		a.extm(ins{op: 0x81, size: 8}, 7, at(hRSP, slot))
+		a.imm32(int32(p.target))
+	} else {
+		a.movConst(hRAX, p.target)
+		a.rm(ins{op: 0x3b, size: 8}, hRAX, at(hRSP, slot))
+	}
+	stub := t.exitTo(exitJump, p.target)
+	stub.mode = p.mode
+	a.jcc(ccNE, &stub.label)
+	a.extm(ins{op: 0xff, size: 4}, 4, at(hRSP, slot+8))
+}
+
+// exitTo returns the path that leaves generated code for target.
+func (t *translator) exitTo(kind exitKind, target uint64) *coldPath {
+	p := t.later((*translator).emitExitTo)
+	p.mode, p.kind, p.target = t.mode, kind, target
+	return p
+}
+
+func (t *translator) emitExitTo(p *coldPath) {
+	id := t.exit(exit{kind: p.kind, target: p.target, site: int32(p.site)})
+	t.e.exits.at(id).mode = p.mode
 	t.leave(id)
 }
 

@@ -296,15 +296,15 @@ func (s *stream) constant() bool { return s.base == x86.RegZero && s.index == x8
 // or always, and the second body. Preconditions: the flags are saved, loopOf said yes.
 func (t *translator) branchBack(cc byte) {
 	a := &t.a
-	again := newLabel()
+	again := newLabel() // where it leads is known only when the second body was tried
 	if cc == ccAlways {
 		a.jmp(again)
 	} else {
 		a.jcc(cc, again)
 	}
 	flags, re, sse, x87 := t.fl.again, t.re, t.sse, t.x87
-	t.cold = append(t.cold, func() {
-		start, exits, cold := len(a.b), t.e.exits.n, len(t.cold)
+	t.later(func(t *translator, _ *coldPath) {
+		start, exits, cold := len(a.b), t.e.exits.n, t.cold.n
 		to := 0 // the block's own entry
 		// What goes from one iteration to the next are best the flags that can be had again.
 		for _, carry := range [...]bool{true, false} {
@@ -326,7 +326,8 @@ func (t *translator) branchBack(cc byte) {
 				}
 				break
 			}
-			a.b, t.cold = a.b[:start], t.cold[:cold]
+			a.b = a.b[:start]
+			t.cold.cut(cold)
 			t.e.exits.cut(exits)
 		}
 		a.bindAt(again, to)
@@ -339,7 +340,7 @@ func (t *translator) secondBody(carry bool) {
 	a, l := &t.a, t.loop
 	insts := len(t.insts)
 	turn := int32(l.copies * insts)
-	bail, over, entry := newLabel(), newLabel(), &label{at: 0}
+	bail, entry := newLabel(), &label{at: 0}
 	for _, g := range l.guests[:l.borrowed] {
 		a.store(home(g), hostOf[g])
 	}
@@ -373,10 +374,23 @@ func (t *translator) secondBody(carry bool) {
 	} else {
 		a.aluImmMem(5, 8, t.e.budget(), turn)
 	}
-	a.jcc(ccB, over)
+	over := t.later(func(t *translator, p *coldPath) {
+		t.saveFlagsOf(p)
+		t.leaveLoop(l, turn)
+		for _, g := range l.guests[:l.borrowed] {
+			a.store(home(g), hostOf[g])
+		}
+		a.jmp(before)
+		a.bind(bail)
+		for _, g := range l.guests[:l.borrowed] {
+			a.load(hostOf[g], home(g))
+		}
+		a.jmp(entry)
+	})
+	a.jcc(ccB, &over.label)
 	l.top, l.carry, l.re = top, carry, t.re
 	t.fl = flagState{again: carry, mem: !carry}
-	first, re := t.fl, t.re
+	over.fl, over.re = t.fl, t.re
 	t.loseAll()
 	for l.copy = range l.copies {
 		t.windows, t.opened = [maxWindows]window{}, 0 // their keys are of one time through the block
@@ -390,21 +404,6 @@ func (t *translator) secondBody(carry bool) {
 			a.jmp(l.top)
 		}
 	}
-	t.cold = append(t.cold, func() {
-		a.bind(over)
-		t.fl, t.re = first, re
-		t.saveFlags()
-		t.leaveLoop(l, turn)
-		for _, g := range l.guests[:l.borrowed] {
-			a.store(home(g), hostOf[g])
-		}
-		a.jmp(before)
-		a.bind(bail)
-		for _, g := range l.guests[:l.borrowed] {
-			a.load(hostOf[g], home(g))
-		}
-		a.jmp(entry)
-	})
 }
 
 // leaveLoop gives back to the budget what a turn did not use, and the host registers to their guests.
@@ -425,12 +424,12 @@ func (t *translator) leaveLoop(l *loop, rest int32) {
 	}
 }
 
-// giveBack gives back to the budget what a block does not use that is left in its middle, or in its second body, which is l.
-func (t *translator) giveBack(l *loop, rest int32) {
-	if l != nil {
-		t.leaveLoop(l, rest)
+// giveBack gives back to the budget what a block does not use that is left in its middle, or in its second body.
+func (t *translator) giveBack(p *coldPath) {
+	if p.loop != nil {
+		t.leaveLoop(p.loop, p.rest)
 	} else {
-		t.a.aluImmMem(0, 8, t.e.budget(), rest)
+		t.a.aluImmMem(0, 8, t.e.budget(), p.rest)
 	}
 }
 
@@ -453,25 +452,15 @@ func (t *translator) loopBranch() {
 	if last {
 		a.jcc(cc, l.top)
 	}
-	out := newLabel()
-	if !last {
-		a.jcc(cc^1, out)
-	}
-	fl, re, rest := t.fl, t.re, t.rest()
-	exit := func() {
-		t.fl, t.re = fl, re
-		t.saveFlags()
-		t.leaveLoop(l, rest)
-		t.link(next)
-	}
 	if last {
-		exit()
+		t.saveFlags()
+		t.leaveLoop(l, t.rest())
+		t.link(next)
 		return
 	}
-	t.cold = append(t.cold, func() {
-		a.bind(out)
-		exit()
-	})
+	p := t.later((*translator).emitSideExit)
+	a.jcc(cc^1, &p.label)
+	p.fl, p.re, p.rest, p.loop, p.target = t.fl, t.re, t.rest(), l, next
 }
 
 // carryFlags makes the flags what the beginning of an iteration expects, or refuses.

@@ -69,17 +69,17 @@ func (t *translator) bitTest(size int) bool {
 		t.hostFlags(fAll)
 	}
 	if imm {
-		r, done := t.dst(in.RM, size, hR10)
+		r, w := t.dst(in.RM, size, hR10)
 		a.ext(ins{op: 0x0fba, size: size}, 4+n, r)
 		a.bytes(byte(in.Imm) & byte(8*size-1))
 		if n != 0 {
-			done()
+			t.bring(w)
 		}
 	} else {
-		r, done := t.dst(in.RM, size, hR10)
+		r, w := t.dst(in.RM, size, hR10)
 		a.rr(ins{op: 0x0fa3 + uint32(n)*8, size: size}, t.src(in.Reg, hRAX), r)
 		if n != 0 {
-			done()
+			t.bring(w)
 		}
 	}
 	t.wrote(flagsAll)
@@ -110,9 +110,9 @@ func (t *translator) scan(size int) bool {
 	a.rr(ins{op: op, size: size}, hR10, hR10)
 	a.jcc(ccE, zero)
 	// A move leaves the flags; 32 bits clear the upper half.
-	r, done := t.set(in.Reg, hRAX)
+	r, w := t.set(in.Reg, hRAX)
 	a.mov32(r, hR10)
-	done()
+	t.bring(w)
 	a.bind(zero)
 	t.wrote(flagsScan)
 	return true

@@ -38,12 +38,12 @@ func (t *translator) xchg(size int) bool {
 	}
 	x, y := t.src(rm, hR10), t.src(in.Reg, hR11)
 	a.rr(ins{op: 0x8b, size: size}, hRAX, x)
-	r, done := t.set(rm, hR10)
+	r, w := t.set(rm, hR10)
 	a.rr(ins{op: 0x8b, size: size}, r, y)
-	done()
-	r, done = t.set(in.Reg, hR11)
+	t.bring(w)
+	r, w = t.set(in.Reg, hR11)
 	a.rr(ins{op: 0x8b, size: size}, r, hRAX)
-	done()
+	t.bring(w)
 	return true
 }
 
@@ -58,18 +58,18 @@ func (t *translator) xadd(size int) bool {
 		if !ok {
 			return false
 		}
-		r, done := t.dst(in.Reg, size, hRAX)
+		r, w := t.dst(in.Reg, size, hRAX)
 		a.rm(i, r, m)
-		done()
+		t.bring(w)
 	} else {
 		if in.RM == in.Reg {
 			return false
 		}
-		r, done := t.dst(in.RM, size, hR10)
-		s, sdone := t.dst(in.Reg, size, hR11)
+		r, w := t.dst(in.RM, size, hR10)
+		s, sw := t.dst(in.Reg, size, hR11)
 		a.rr(i, s, r)
-		sdone()
-		done()
+		t.bring(sw)
+		t.bring(w)
 	}
 	t.wrote(flagsAll)
 	return true

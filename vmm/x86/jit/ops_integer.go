@@ -59,9 +59,9 @@ func (t *translator) emit() bool {
 		if size < 4 {
 			return false
 		}
-		r, done := t.dst(in.Reg, size, hR10)
+		r, w := t.dst(in.Reg, size, hR10)
 		t.a.opcode(ins{op: 0x0fc8 | uint32(r&7), size: size}, 0, 0, r)
-		done()
+		t.bring(w)
 		return true
 	case x86.OpCBW:
 		return t.cbw(size)
@@ -159,10 +159,10 @@ func (t *translator) alu(op, size int) bool {
 			t.rememberALU(op, size, rm, 0, true, v)
 			return true
 		}
-		r, done := t.dst(rm, size, hR10)
+		r, w := t.dst(rm, size, hR10)
 		a.aluImm(op, size, r, v)
 		if !cmp {
-			done()
+			t.bring(w)
 		}
 		t.wrote(flagsAll)
 		t.rememberALU(op, size, rm, 0, true, v)
@@ -178,10 +178,10 @@ func (t *translator) alu(op, size int) bool {
 			break
 		}
 		needCF()
-		r, done := t.dst(rm, size, hR10)
+		r, w := t.dst(rm, size, hR10)
 		t.withSource(ins{op: uint32(op)<<3 | 2 | wide(size), size: size}, r, in.Reg)
 		if !cmp {
-			done()
+			t.bring(w)
 		}
 		t.wrote(flagsAll)
 		t.rememberALU(op, size, rm, in.Reg, false, 0)
@@ -193,10 +193,10 @@ func (t *translator) alu(op, size int) bool {
 				return false
 			}
 			needCF()
-			r, done := t.dst(in.Reg, size, hRAX)
+			r, w := t.dst(in.Reg, size, hRAX)
 			a.rm(ins{op: uint32(op)<<3 | 2 | wide(size), size: size}, r, m)
 			if !cmp {
-				done()
+				t.bring(w)
 			}
 			t.wrote(flagsAll)
 			if op == 1 || op == 4 || op == 6 {
@@ -205,10 +205,10 @@ func (t *translator) alu(op, size int) bool {
 			return true
 		}
 		needCF()
-		r, done := t.dst(in.Reg, size, hR10)
+		r, w := t.dst(in.Reg, size, hR10)
 		t.withSource(ins{op: uint32(op)<<3 | 2 | wide(size), size: size}, r, rm)
 		if !cmp {
-			done()
+			t.bring(w)
 		}
 		t.wrote(flagsAll)
 		t.rememberALU(op, size, in.Reg, rm, false, 0)
@@ -306,14 +306,14 @@ func (t *translator) move(size int) bool {
 			return false
 		}
 		if size >= 4 {
-			r, done := t.set(reg, hRAX)
+			r, w := t.set(reg, hRAX)
 			a.rm(ins{op: 0x8b, size: size}, r, m)
-			done()
+			t.bring(w)
 			return true
 		}
-		r, done := t.dst(reg, size, hRAX)
+		r, w := t.dst(reg, size, hRAX)
 		a.rm(ins{op: 0x8a | wide(size), size: size}, r, m)
-		done()
+		t.bring(w)
 	case in.IsMem:
 		m, ok := t.guest(in, size, true, false)
 		if !ok {
@@ -346,14 +346,14 @@ func (t *translator) moveReg(to, from uint8, size int) {
 			return
 		}
 		s := t.src(from, hRAX)
-		r, done := t.set(to, hRAX)
+		r, w := t.set(to, hRAX)
 		a.rr(ins{op: 0x8b, size: size}, r, s)
-		done()
+		t.bring(w)
 		return
 	}
-	r, done := t.dst(to, size, hR10)
+	r, w := t.dst(to, size, hR10)
 	t.withSource(ins{op: 0x8a | wide(size), size: size}, r, from)
-	done()
+	t.bring(w)
 }
 
 func (t *translator) moveConst(g uint8, size int, v uint64) bool {
@@ -363,14 +363,14 @@ func (t *translator) moveConst(g uint8, size int, v uint64) bool {
 		if size == 4 {
 			v = uint64(uint32(v))
 		}
-		r, done := t.set(g, hRAX)
+		r, w := t.set(g, hRAX)
 		a.movConst(r, v)
-		done()
+		t.bring(w)
 	default:
-		r, done := t.dst(g, size, hR10)
+		r, w := t.dst(g, size, hR10)
 		a.movConst(hRAX, v&(1<<(8*size)-1))
 		a.rr(ins{op: 0x8a | wide(size), size: size}, r, hRAX)
-		done()
+		t.bring(w)
 	}
 	return true
 }
@@ -407,18 +407,18 @@ func (t *translator) setFromRM(i ins, size int, immediate func()) bool {
 		if !ok {
 			return false
 		}
-		r, done := t.set(in.Reg, hRAX)
+		r, w := t.set(in.Reg, hRAX)
 		a.rm(i, r, m)
 		immediate()
-		done()
+		t.bring(w)
 		return true
 	}
 	s := t.src(in.RM, hRAX)
-	r, done := t.set(in.Reg, hRAX)
+	r, w := t.set(in.Reg, hRAX)
 	i.rex = size == 1 // SPL to DIL
 	a.rr(i, r, s)
 	immediate()
-	done()
+	t.bring(w)
 	return true
 }
 
@@ -432,9 +432,9 @@ func (t *translator) leaOp(size int) bool {
 		return t.moveConst(in.Reg, size, v)
 	}
 	m := t.operand(in, int32(in.Disp))
-	r, done := t.set(in.Reg, hRAX)
+	r, w := t.set(in.Reg, hRAX)
 	a.rm(ins{op: 0x8d, size: size}, r, m)
-	done()
+	t.bring(w)
 	return true
 }
 
@@ -453,9 +453,9 @@ func (t *translator) incDec(size int) bool {
 		if !t.dead(t.i) {
 			t.hostCF()
 		}
-		r, done := t.dst(in.RM, size, hR10)
+		r, w := t.dst(in.RM, size, hR10)
 		a.ext(i, digit, r)
-		done()
+		t.bring(w)
 	}
 	t.wrote(flagsAll)
 	return true
@@ -475,9 +475,9 @@ func (t *translator) notNeg(size int) bool {
 		}
 		a.extm(i, digit, m)
 	} else {
-		r, done := t.dst(in.RM, size, hR10)
+		r, w := t.dst(in.RM, size, hR10)
 		a.ext(i, digit, r)
-		done()
+		t.bring(w)
 	}
 	if in.Op == x86.OpNEG {
 		t.wrote(flagsAll)
@@ -535,10 +535,10 @@ func (t *translator) pop(size int) bool {
 		a.load(hStack, m)
 		return true
 	}
-	r, done := t.set(g, hRAX)
+	r, w := t.set(g, hRAX)
 	a.load(r, m)
 	a.lea(hStack, at(hStack, 8))
-	done()
+	t.bring(w)
 	return true
 }
 
@@ -579,9 +579,9 @@ func (t *translator) setcc() bool {
 		return true
 	}
 	a.bytes(0x0f, 0x90|cc, 0xc0)
-	r, done := t.dst(in.RM, 1, hR10)
+	r, w := t.dst(in.RM, 1, hR10)
 	a.rr(ins{op: 0x8a, size: 1}, r, hRAX)
-	done()
+	t.bring(w)
 	return true
 }
 
@@ -598,14 +598,14 @@ func (t *translator) cmov(size int) bool {
 		}
 		a.rm(ins{op: 0x8b, size: size}, hR10, m)
 		cc := t.cond(in.Opcode & 15)
-		r, done := t.dst(in.Reg, size, hR11)
+		r, w := t.dst(in.Reg, size, hR11)
 		a.rr(ins{op: op | uint32(cc), size: size}, r, hR10)
-		done()
+		t.bring(w)
 		return true
 	}
 	cc := t.cond(in.Opcode & 15)
-	r, done := t.dst(in.Reg, size, hR10)
+	r, w := t.dst(in.Reg, size, hR10)
 	a.rr(ins{op: op | uint32(cc), size: size}, r, t.src(in.RM, hRAX))
-	done()
+	t.bring(w)
 	return true
 }

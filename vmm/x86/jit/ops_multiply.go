@@ -13,14 +13,14 @@ func (t *translator) imul(size int) bool {
 			if !ok {
 				return false
 			}
-			r, done := t.dst(in.Reg, size, hRAX)
+			r, w := t.dst(in.Reg, size, hRAX)
 			a.rm(i, r, m)
-			done()
+			t.bring(w)
 		} else {
-			r, done := t.dst(in.Reg, size, hR10)
+			r, w := t.dst(in.Reg, size, hR10)
 			source = t.keepSource(r)
 			t.withSource(i, r, in.RM)
-			done()
+			t.bring(w)
 		}
 		t.wrote(flagsMul)
 		if source {

@@ -50,11 +50,11 @@ func (t *translator) shift(size int) bool {
 		a.extm(i, digit, m)
 		a.bytes(byte(count))
 	} else {
-		r, done := t.dst(in.RM, size, hR10)
+		r, w := t.dst(in.RM, size, hR10)
 		source = !rotate && size >= 4 && t.keepSource(r)
 		a.ext(i, digit, r)
 		a.bytes(byte(count))
-		done()
+		t.bring(w)
 	}
 	switch {
 	case rotate && count == 1:
@@ -80,9 +80,9 @@ func (t *translator) shiftCL(size, digit int, rotate bool) bool {
 		return false
 	}
 	if digit != 2 && digit != 3 && t.dead(t.i) {
-		r, done := t.dst(in.RM, size, hR10)
+		r, w := t.dst(in.RM, size, hR10)
 		a.ext(i, digit, r)
-		done()
+		t.bring(w)
 		t.fl = flagState{}
 		return true
 	}
@@ -93,9 +93,9 @@ func (t *translator) shiftCL(size, digit int, rotate bool) bool {
 	// RCX may be the operand: keep the count.
 	t.lose(hR11)
 	a.mov32(hR11, hRCX)
-	r, done := t.dst(in.RM, size, hR10)
+	r, w := t.dst(in.RM, size, hR10)
 	a.ext(i, digit, r)
-	done()
+	t.bring(w)
 	t.shiftFlags(size)
 	return true
 }
@@ -132,17 +132,17 @@ func (t *translator) shiftDouble(size int) bool {
 	}
 	if x86.FormOperands(in.Form)[2].Kind == 'c' {
 		if t.dead(t.i) {
-			r, done := t.dst(in.RM, size, hR10)
+			r, w := t.dst(in.RM, size, hR10)
 			a.rr(ins{op: op + 1, size: size}, t.src(in.Reg, hRAX), r)
-			done()
+			t.bring(w)
 			t.fl = flagState{}
 			return true
 		}
 		t.saveFlags()
 		a.mov32(hR11, hRCX)
-		r, done := t.dst(in.RM, size, hR10)
+		r, w := t.dst(in.RM, size, hR10)
 		a.rr(ins{op: op + 1, size: size}, t.src(in.Reg, hRAX), r)
-		done()
+		t.bring(w)
 		t.shiftFlags(size)
 		return true
 	}
@@ -153,10 +153,10 @@ func (t *translator) shiftDouble(size int) bool {
 	if count == 0 {
 		return false
 	}
-	r, done := t.dst(in.RM, size, hR10)
+	r, w := t.dst(in.RM, size, hR10)
 	a.rr(ins{op: op, size: size}, t.src(in.Reg, hRAX), r)
 	a.bytes(byte(count))
-	done()
+	t.bring(w)
 	if count == 1 {
 		t.wrote(flagsShift1)
 	} else {

@@ -34,14 +34,14 @@ func (t *translator) emitSystem() bool {
 		}
 		if in.OpSize < 4 {
 			a.rm(ins{op: 0x0fb7, size: 4}, hRAX, segAt(s, offSel))
-			r, done := t.dst(in.RM, 2, hR10)
+			r, w := t.dst(in.RM, 2, hR10)
 			a.rr(ins{op: 0x8b, size: 2}, r, hRAX)
-			done()
+			t.bring(w)
 			return true
 		}
-		r, done := t.set(in.RM, hRAX)
+		r, w := t.set(in.RM, hRAX)
 		a.rm(ins{op: 0x0fb7, size: 4}, r, segAt(s, offSel))
-		done()
+		t.bring(w)
 		return true
 	case x86.OpRDFSBASE, x86.OpRDGSBASE, x86.OpWRFSBASE, x86.OpWRGSBASE:
 		return t.segmentBase()
@@ -72,9 +72,9 @@ func (t *translator) emitSystem() bool {
 		default:
 			return false
 		}
-		r, done := t.set(in.RM, hRAX)
+		r, w := t.set(in.RM, hRAX)
 		a.load(r, m)
-		done()
+		t.bring(w)
 		return true
 	case x86.OpCLI:
 		t.saveFlags()
@@ -191,9 +191,9 @@ func (t *translator) segmentBase() bool {
 	}
 	m := segAt(seg, 0)
 	if in.Op == x86.OpRDFSBASE || in.Op == x86.OpRDGSBASE {
-		r, done := t.set(in.RM, hRAX)
+		r, w := t.set(in.RM, hRAX)
 		a.rm(ins{op: 0x8b, size: size}, r, m)
-		done()
+		t.bring(w)
 		return true
 	}
 	a.rr(ins{op: 0x8b, size: size}, hR10, t.src(in.RM, hRAX))
@@ -229,17 +229,15 @@ func (t *translator) syscall() bool {
 	a.aluImmMem(7, 4, t.e.scratchAt(sSysOK), 0)
 	a.jcc(ccE, slow)
 	a.aluImmMem(7, 4, t.e.scratchAt(sSysSeen), 0)
-	seen := newLabel()
-	a.jcc(ccNE, seen)
-	back := &label{at: len(a.b)}
-	t.cold = append(t.cold, func() {
-		a.bind(seen)
+	seen := t.later(func(t *translator, p *coldPath) {
 		a.mov(hRAX, hostOf[x86.RAX])
 		a.rm(ins{op: 0x2b, size: 8}, hRAX, t.e.scratchAt(sSysFirst))
 		a.rm(ins{op: 0x3b, size: 8}, hRAX, t.e.scratchAt(sSysSpan))
 		a.jcc(ccBE, slow)
-		a.jmp(back)
+		a.jmp(&p.after)
 	})
+	a.jcc(ccNE, &seen.label)
+	seen.after.at = len(a.b)
 	t.mode = x86.ViewSuper
 	a.load(hRAX, at(hRSP, offLSTAR))
 	j := t.lookup(slow)

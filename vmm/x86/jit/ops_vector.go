@@ -80,10 +80,10 @@ func (t *translator) emitVector() bool {
 	if in.Op == x86.OpVectorString {
 		a.mov(hRAX, hostOf[x86.RAX]) // a length; the other is RDX, and the result RCX
 	}
-	done := func() {}
+	var w written
 	r := int(in.Reg) & last
 	if reg.Kind == 'G' {
-		r, done = t.set(in.Reg, hRAX)
+		r, w = t.set(in.Reg, hRAX)
 	}
 	switch {
 	case in.IsMem:
@@ -91,14 +91,14 @@ func (t *translator) emitVector() bool {
 	case rm.Kind != 'E':
 		a.rr(i, r, int(in.RM)&last)
 	case store:
-		g, home := t.set(in.RM, hRAX)
+		var g int
+		g, w = t.set(in.RM, hRAX)
 		a.rr(i, r, g)
-		done = home
 	default:
 		a.rr(i, r, t.src(in.RM, hRAX))
 	}
 	imm()
-	done()
+	t.bring(w)
 	switch in.Op {
 	case x86.OpVectorFlags, x86.OpVectorFPFlags, x86.OpVectorString:
 		t.wrote(flagsAll)

@@ -192,9 +192,9 @@ func (t *translator) emitX87() bool {
 			return true
 		}
 		a.bytes(0xdf, 0xe0)
-		r, done := t.dst(x86.RAX, 2, hR10)
+		r, w := t.dst(x86.RAX, 2, hR10)
 		a.rr(ins{op: 0x8b, size: 2}, r, hRAX)
-		done()
+		t.bring(w)
 	case x86.OpFWAIT:
 		t.needX87()
 	case x86.OpEMMS:

@@ -143,20 +143,43 @@ func (t *translator) withSource(i ins, r int, g uint8) {
 	t.a.rr(i, r, t.src(g, hRAX))
 }
 
-// dst returns a host register to modify as register g of size bytes, and what
-// brings it home. The flags stay.
-func (t *translator) dst(g uint8, size, tmp int) (r int, done func()) {
+// written is what has to be done when register g of the guest was modified in host register r (bring): nothing, where g
+// lives in the host, as RAX does, which is the zero value.
+type written struct {
+	g    uint8
+	r    int
+	high memop // where g is bits 15:8 of a register
+	set  bool  // r may keep the value
+}
+
+// bring brings a register home. The flags stay.
+func (t *translator) bring(w written) {
+	switch {
+	case w.g&x86.HighByte != 0:
+		t.a.rm(ins{op: 0x88, size: 1}, w.r, w.high)
+		t.a.load(hostOf[w.g&3], home(w.g&3))
+	case hostOf[w.g] != hNone:
+	default:
+		t.a.store(home(w.g), w.r)
+		if w.set {
+			if t.kept == int(w.g) {
+				t.kept = keptNone
+			}
+			t.hold(w.g, w.r)
+		}
+	}
+}
+
+// dst returns a host register to modify as register g of size bytes, and what to bring home then. The flags stay.
+func (t *translator) dst(g uint8, size, tmp int) (r int, w written) {
 	switch {
 	case g&x86.HighByte != 0:
 		m := t.spillHigh(g)
 		t.lose(tmp)
 		t.a.rm(ins{op: 0x0fb6, size: 4}, tmp, m)
-		return tmp, func() {
-			t.a.rm(ins{op: 0x88, size: 1}, tmp, m)
-			t.a.load(hostOf[g&3], home(g&3))
-		}
+		return tmp, written{g: g, r: tmp, high: m}
 	case hostOf[g] != hNone:
-		return hostOf[g], func() {}
+		return hostOf[g], written{g: g}
 	case t.kept == int(g):
 		tmp = hR10
 	default:
@@ -164,26 +187,20 @@ func (t *translator) dst(g uint8, size, tmp int) (r int, done func()) {
 		t.a.load(tmp, home(g))
 		t.hold(g, tmp)
 	}
-	return tmp, func() { t.a.store(home(g), tmp) }
+	return tmp, written{g: g, r: tmp}
 }
 
 // set is dst for a register that is only written, with an operand of 4 or 8 bytes. The
 // instruction that writes it may read R10.
-func (t *translator) set(g uint8, tmp int) (r int, done func()) {
+func (t *translator) set(g uint8, tmp int) (r int, w written) {
 	if hostOf[g] != hNone {
-		return hostOf[g], func() {}
+		return hostOf[g], written{g: g}
 	}
 	if t.keeps && tmp == hRAX {
 		tmp = hR10
 	}
 	t.lose(tmp)
-	return tmp, func() {
-		t.a.store(home(g), tmp)
-		if t.kept == int(g) {
-			t.kept = keptNone
-		}
-		t.hold(g, tmp)
-	}
+	return tmp, written{g: g, r: tmp, set: true}
 }
 
 // R10 keeps the value of one register that lives in the State from one instruction to the

@@ -8,32 +8,12 @@ import (
 	"refault/vmm/x86/interp"
 )
 
-// slowPath is the code of an exit that leaves an instruction to the interpreter, behind the block, and what the
-// translator knew there.
-type slowPath struct {
-	label
-	t        *translator
-	after    label // behind the instruction
-	resumes  bool  // the block goes on there
-	id       int   // the exit
-	fl       flagState
-	lost     bool // re makes the flags
-	re       again
-	sse, x87 bool
-	kept     int
-	loop     *loop
-	copies   int32
-}
-
-func (p *slowPath) emit() {
-	t, a := p.t, &p.t.a
-	a.bind(&p.label)
-	if p.lost {
-		t.fl, t.re = flagState{again: true}, p.re
-		t.saveFlags()
-	}
+// emitSlow emits the exit that leaves an instruction to the interpreter, and how the block goes on.
+func (t *translator) emitSlow(p *coldPath) {
+	a := &t.a
+	t.saveFlagsOf(p)
 	if p.loop != nil {
-		t.leaveLoop(p.loop, p.copies)
+		t.leaveLoop(p.loop, p.rest)
 	}
 	t.leave(p.id)
 	if !p.resumes {
@@ -46,10 +26,10 @@ func (p *slowPath) emit() {
 	if p.x87 {
 		t.loadUnit(offX87, t.e.loadX87, p.id)
 	}
-	if p.kept != keptNone {
-		a.load(hR10, home(uint8(p.kept)))
+	if p.keeps != keptNone {
+		a.load(hR10, home(uint8(p.keeps)))
 	}
-	if p.fl.host {
+	if p.host {
 		t.reload()
 	}
 	a.jmp(&p.after)

@@ -32,8 +32,7 @@ type translator struct {
 	e     *Engine
 	b     *block
 	insts []guestInst
-	cold  []func()
-	slows list[slowPath]
+	cold  list[coldPath]
 	view  int32 // of the TLB, from RSP
 	mode  uint8 // the block's, but behind an instruction that changes it
 
@@ -42,7 +41,7 @@ type translator struct {
 	next uint64 // RIP behind it
 	fl   flagState
 	re   again     // good while fl.again
-	slow *slowPath // of the instruction, if it has one
+	slow *coldPath // of the instruction, if it has one
 	lost bool      // the exit has to compute the flags first, by exitRe
 
 	values      values
@@ -66,10 +65,10 @@ type translator struct {
 
 // begin forgets the last block, but keeps what was allocated for it.
 func (t *translator) begin(e *Engine) {
-	insts, keys, refs, cold, slows, code := t.insts[:0], t.keys[:0], t.refs[:0], t.cold[:0], t.slows, t.a.b[:0]
-	slows.cut(0)
+	insts, keys, refs, cold, code := t.insts[:0], t.keys[:0], t.refs[:0], t.cold, t.a.b[:0]
+	cold.cut(0)
 	*t = translator{} // in place, which a literal with the rest would not be
-	t.e, t.insts, t.keys, t.refs, t.cold, t.slows, t.a.b = e, insts, keys, refs, cold, slows, code
+	t.e, t.insts, t.keys, t.refs, t.cold, t.a.b = e, insts, keys, refs, cold, code
 }
 
 // endsBlock are operations that end a block although the opcode table does not say so.
@@ -241,13 +240,7 @@ func (t *translator) leave(id int) {
 func (t *translator) emitBlock() {
 	a := &t.a
 	a.aluImmMem(5, 8, t.e.budget(), int32(t.b.n)) // sub
-	short := newLabel()
-	a.jcc(ccB, short)
-	t.cold = append(t.cold, func() {
-		a.bind(short)
-		a.aluImmMem(0, 8, t.e.budget(), int32(t.b.n))
-		t.leave(t.exit(exit{kind: exitBudget}))
-	})
+	a.jcc(ccB, &t.later((*translator).emitShort).label)
 	t.fl = flagState{mem: true}
 	t.loseAll()
 	for t.i = range t.insts {
@@ -257,9 +250,13 @@ func (t *translator) emitBlock() {
 		t.saveFlags()
 		t.goTo(t.next)
 	}
-	for i := 0; i < len(t.cold); i++ { // they may add more
-		t.cold[i]()
-	}
+	t.emitCold()
+}
+
+// emitShort emits the exit of a block for which the budget does not last.
+func (t *translator) emitShort(*coldPath) {
+	t.a.aluImmMem(0, 8, t.e.budget(), int32(t.b.n))
+	t.leave(t.exit(exit{kind: exitBudget}))
 }
 
 // instruction translates the instruction in work.
@@ -312,7 +309,7 @@ func (t *translator) slowExit() *label {
 		t.saveFlags()
 	}
 	if t.slow == nil {
-		t.slow = t.slows.at(t.slows.add(slowPath{label: label{at: -1}}))
+		t.slow = t.later((*translator).emitSlow)
 		t.id = t.exit(exit{kind: exitSlow, idx: uint8(t.i), pos: t.in.pos, sti: t.i > 0 && t.insts[t.i-1].Op == x86.OpSTI})
 	}
 	return &t.slow.label
@@ -331,12 +328,11 @@ func (t *translator) finishSlow() {
 	p := t.slow
 	x := t.e.exits.at(t.id)
 	x.call, x.vec, x.x87 = t.call, t.sse, t.x87
-	p.t, p.id, p.fl, p.sse, p.x87, p.lost, p.re = t, t.id, t.fl, t.sse, t.x87, t.lost, t.exitRe
-	p.kept, p.loop, p.copies = t.kept, t.loop, t.copiesRest()
-	p.after.at = len(t.a.b)
+	p.fl, p.re = flagState{mem: !t.lost, again: t.lost}, t.exitRe
+	p.id, p.loop, p.rest = t.id, t.loop, t.copiesRest()
+	p.after.at, p.host, p.sse, p.x87, p.keeps = len(t.a.b), t.fl.host, t.sse, t.x87, t.kept
 	end := (t.in.attr&x86.EndBlock != 0 || endsBlock(t.in.Op)) && !t.in.side
 	p.resumes = !end && t.loop == nil && t.opened == 0 // what windows say may not be true any more
-	t.cold = append(t.cold, p.emit)
 }
 
 // needVectors makes sure that the vector registers are loaded before the instruction, and that the guest may use them.
@@ -361,16 +357,14 @@ func (t *translator) need(has *bool, loaded int32, common int) {
 func (t *translator) loadUnit(loaded int32, common, id int) {
 	a := &t.a
 	a.aluImmMem(7, 1, at(hRSP, loaded), 0) // cmp
-	load := newLabel()
-	a.jcc(ccE, load)
-	back := &label{at: len(a.b)}
-	t.cold = append(t.cold, func() {
-		a.bind(load)
+	p := t.later(func(t *translator, p *coldPath) {
 		a.movConst(hR10, uint64(id))
 		a.bytes(0x4c, 0x8d, 0x1d) // lea r11, [rip+…]
-		a.ref(back)
+		a.ref(&p.after)
 		a.jmpTo(t.e.mem.addr(common))
 	})
+	a.jcc(ccE, &p.label)
+	p.after.at = len(a.b)
 }
 
 // budget is how many instructions may still be executed. A processor has it at hand in memory as well as in a register.

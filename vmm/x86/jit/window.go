@@ -85,13 +85,13 @@ func (t *translator) through(k int, r *ref, plain memop) memop {
 // open makes v window k, and returns the host's operand for access r.
 func (t *translator) open(k int, v *window, r *ref, plain memop) memop {
 	a := &t.a
-	lost, re := false, t.re
-	if !t.fl.mem && t.fl.again {
-		lost = true
-	} else {
+	if t.fl.mem || !t.fl.again {
 		t.saveFlags()
 	}
-	leave := newLabel()
+	p := t.later((*translator).emitPlain)
+	p.fl, p.re = flagState{mem: t.fl.mem, again: !t.fl.mem}, t.re
+	p.rest, p.loop, p.target = t.rest()+1, t.loop, t.b.ripAt(t.in.pos)
+	leave := &p.label
 	t.opened++
 	if v.addend {
 		m := t.translateAddress(plain.base, plain.disp+v.lo-r.disp, int(v.hi-v.lo), v.write, false, leave)
@@ -108,21 +108,19 @@ func (t *translator) open(k int, v *window, r *ref, plain memop) memop {
 		t.e.Stats.AddressWindows++
 		plain = at(m.base, r.disp-v.lo)
 	}
-	rest, rip, l := t.rest()+1, t.b.ripAt(t.in.pos), t.loop
-	t.cold = append(t.cold, func() {
-		a.bind(leave)
-		if lost {
-			t.fl, t.re = flagState{again: true}, re
-			t.saveFlags()
-		}
-		t.giveBack(l, rest)
-		stub := newLabel()
-		a.jmp(stub)
-		site := t.b.entry + len(a.b) - 4
-		a.bind(stub)
-		t.leave(t.exit(exit{kind: exitPlain, target: rip, site: int32(site)}))
-	})
 	return plain
+}
+
+// emitPlain emits the way to the plain translation, for an instruction whose window does not open.
+func (t *translator) emitPlain(p *coldPath) {
+	t.saveFlagsOf(p)
+	t.giveBack(p)
+	var stub label
+	stub.at = -1
+	t.a.jmp(&stub)
+	site := t.b.entry + len(t.a.b) - 4
+	t.a.bind(&stub)
+	t.leave(t.exit(exit{kind: exitPlain, target: p.target, site: int32(site)}))
 }
 
 // widen widens a window that opens with access r by those that follow. It reports whether there are any.

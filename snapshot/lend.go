@@ -162,29 +162,42 @@ func (l *lender) giveBack(o *loan) {
 	}
 }
 
-// pagesPerSlab is how many pages of a pool are allocated together: 1 MiB; pagesReady is how many wait to be needed.
+// pagesPerSlab is how many pages of a pool the host is asked for together: 2 MiB; pagesReady is how many wait to be needed.
 const (
-	pagesPerSlab = 256
-	pagesReady   = 8 * pagesPerSlab
+	pagesPerSlab = 512
+	pagesReady   = 4 * pagesPerSlab
 )
 
-// pagePool is room for a bounded number of pages, which stays allocated when it was needed once: as garbage the pages
-// would make the collector run, and when that waits for generated code to return, it disturbs it. It is in
-// the Go heap, which has room left after a boot; what the host has to give anew costs a page fault for
-// each page. One goroutine gets, another gives back.
+// pagePool is room for a bounded number of pages, which stays when it was needed once: as garbage the pages
+// would make the collector run, and when that waits for generated code to return, it disturbs it. It is outside the Go
+// heap, in large pages where the host has them: what the host gives anew costs a fault for each of its pages, and that
+// hits the machine's thread too. One goroutine gets, another gives back.
 type pagePool struct {
-	slabs []*[pagesPerSlab][mem.PageSize]byte // as far as they were needed
-	most  int32                               // how many pages it may hand out
-	made  atomic.Int32                        // how many are in slabs, or more than most
-	free  chan int32                          // those of them that are not in use
+	memory []byte       // those that were never needed take no room of the host
+	mapped bool         // it has to be unmapped
+	most   int32        // how many pages it may hand out
+	made   atomic.Int32 // how many were needed once, or more than most
+	free   chan int32   // those of them that are not in use
 }
 
 func newPagePool(most int) *pagePool {
-	return &pagePool{
-		slabs: make([]*[pagesPerSlab][mem.PageSize]byte, (most+pagesPerSlab-1)/pagesPerSlab),
-		most:  int32(most),
-		free:  make(chan int32, most),
+	p := &pagePool{most: int32(most), free: make(chan int32, most)}
+	var err error
+	if p.memory, err = unix.Mmap(-1, 0, most*mem.PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE); err != nil {
+		p.memory = make([]byte, most*mem.PageSize)
+		return p
 	}
+	p.mapped = true
+	_ = unix.Madvise(p.memory, unix.MADV_HUGEPAGE) // a host without them does as well
+	return p
+}
+
+// close frees the memory. Nobody may have a page, or get one, from now on.
+func (p *pagePool) close() {
+	if p.mapped {
+		_ = unix.Munmap(p.memory) // what was mapped whole is unmapped whole
+	}
+	p.memory = nil
 }
 
 // get returns the number of a page that is not in use, and waits for one if there is none.
@@ -205,7 +218,7 @@ func (p *pagePool) ready() {
 	}
 }
 
-// grow allocates pages, if there may be more.
+// grow adds pages, if there may be more.
 func (p *pagePool) grow() {
 	if p.made.Load() >= p.most {
 		return
@@ -214,12 +227,8 @@ func (p *pagePool) grow() {
 	if first >= p.most {
 		return // the other was faster
 	}
-	slab := new([pagesPerSlab][mem.PageSize]byte)
-	for n := range slab {
-		slab[n][0] = 0 // so that it is here that the host gives the memory
-	}
-	p.slabs[first/pagesPerSlab] = slab
 	for n := first; n < min(first+pagesPerSlab, p.most); n++ {
+		p.page(n)[0] = 0 // so that it is here that the host gives the memory
 		p.free <- n
 	}
 }
@@ -227,7 +236,9 @@ func (p *pagePool) grow() {
 // put gives a page back.
 func (p *pagePool) put(n int32) { p.free <- n }
 
-func (p *pagePool) page(n int32) []byte { return p.slabs[n/pagesPerSlab][n%pagesPerSlab][:] }
+func (p *pagePool) page(n int32) []byte {
+	return p.memory[int(n)*mem.PageSize : (int(n)+1)*mem.PageSize]
+}
 
-// inUse returns how many pages were not given back, while nothing is allocated.
+// inUse returns how many pages were not given back, while it does not grow.
 func (p *pagePool) inUse() int { return int(min(p.made.Load(), p.most)) - len(p.free) }

@@ -226,6 +226,7 @@ func (w *Writer) Sync() error {
 func (w *Writer) Close() error {
 	close(w.work)
 	<-w.done
+	w.toStore.copies.close()
 	if err := w.Err(); err != nil {
 		w.store.abandon()
 		w.w.Abandon()

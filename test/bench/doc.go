@@ -7,8 +7,8 @@
 // Whole programs, as a user starts them. Each boots Debian's guest, which says when
 // it has booted and when each piece of work begins and ends; those lines are timed
 // as they come out. What is compared is the ratio of two times of the same round,
-// and the median over the rounds: a machine that is slow for a minute is slow for
-// all. Natively, the same static programs run as they are.
+// and the median of these: a machine that is slow for a minute is slow for
+// all. What takes seconds runs three times in a round. Natively, the same static programs run as they are.
 //
 // # What is a miss?
 //

@@ -16,9 +16,13 @@ import (
 // timed notes how long a competitor took for something.
 func (b *bench) timed(competitor, what string, d time.Duration) {
 	if b.times[competitor] == nil {
-		b.times[competitor] = map[string][]float64{}
+		b.times[competitor] = map[string][][]float64{}
 	}
-	b.times[competitor][what] = append(b.times[competitor][what], d.Seconds())
+	if b.times[competitor][what] == nil {
+		b.times[competitor][what] = make([][]float64, b.rounds)
+	}
+	round := &b.times[competitor][what][b.round]
+	*round = append(*round, d.Seconds())
 }
 
 // guest runs a program that runs the guest, and times what its console says.

@@ -41,17 +41,29 @@ var targets = []target{
 	{what: whole, over: record, under: plainRun, atMost: 1.03},
 }
 
-// median returns the median of the ratios of two competitors, round by round; ok is false where one has not run.
+// median returns the median of the ratios of two competitors; ok is false where one has not run. Those that ran equally often
+// in a round are compared run by run.
 func (b *bench) median(t *target) (ratio float64, ok bool) {
-	o, u := b.times[t.over][t.what], b.times[t.under][t.what]
-	if len(o) == 0 || len(o) != len(u) {
+	over, under := b.times[t.over][t.what], b.times[t.under][t.what]
+	if over == nil || under == nil {
 		return 0, false
 	}
-	r := make([]float64, len(o))
-	for i := range r {
-		r[i] = o[i] / u[i]
+	var ratios []float64
+	for round := range over {
+		o, u := over[round], under[round]
+		if len(o) != len(u) {
+			o, u = []float64{middle(o)}, []float64{middle(u)}
+		}
+		for i := range o {
+			ratios = append(ratios, o[i]/u[i])
+		}
 	}
-	return middle(r), true
+	return middle(ratios), true
+}
+
+// median of all times of a competitor for something.
+func (b *bench) medianOf(competitor, what string) float64 {
+	return middle(slices.Concat(b.times[competitor][what]...))
 }
 
 func middle(v []float64) float64 {
@@ -71,8 +83,8 @@ func (b *bench) print(out io.Writer) {
 	for _, what := range append(append([]string{boot}, b.works...), whole) {
 		fmt.Fprintf(w, "| %s\t", what)
 		for _, n := range names {
-			if v := b.times[n][what]; len(v) > 0 {
-				fmt.Fprintf(w, "| %.3f\t", middle(v))
+			if b.times[n][what] != nil {
+				fmt.Fprintf(w, "| %.3f\t", b.medianOf(n, what))
 			} else {
 				fmt.Fprint(w, "| –\t")
 			}
@@ -81,7 +93,7 @@ func (b *bench) print(out io.Writer) {
 	}
 	w.Flush()
 
-	fmt.Fprint(out, "\nRatios, medians of those of each round\n\n")
+	fmt.Fprint(out, "\nRatios, medians of those of runs of one round\n\n")
 	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprint(w, "| what\t| ratio\t| is\t| target\t|\t|\n")
 	for _, t := range targets {
@@ -112,7 +124,7 @@ func (b *bench) recording(ctx context.Context, out io.Writer) error {
 	fmt.Fprintf(out, "\nThe recording: %.0f million instructions, %.1f MB in all, %.5f bytes of events per 1000 instructions;\n", millions, float64(total)/1e6, info.Log)
 	fmt.Fprintf(out, "%d snapshots, %.2f MB each with its pages; %.0f million instructions a second recorded, %.0f replayed.\n",
 		len(info.Snapshots), float64(info.Bytes["pages"]+info.Bytes["snapshots"])/1e6/float64(len(info.Snapshots)),
-		millions/middle(b.times[record][whole]), millions/middle(b.times[replay][whole]))
+		millions/b.medianOf(record, whole), millions/b.medianOf(replay, whole))
 	if err := b.interpreter(ctx, out); err != nil {
 		return err
 	}

@@ -45,4 +45,6 @@
 // Disk images, kernel and initrd are named by size and SHA-256. A regular file whose size
 // and ctime are what they were is taken to be untouched; every other is hashed again. What
 // changed is an error that names both hashes (ErrChanged), never a divergence.
+// A recorder hashes them while the kernel is unpacked, and a run that is not recorded
+// hashes nothing.
 package replay

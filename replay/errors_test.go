@@ -68,6 +68,16 @@ func verifyFiles(t *testing.T, dir string) error {
 	return p.Verify()
 }
 
+func described(t *testing.T, path string) *traces.File {
+	t.Helper()
+	f, b, err := readFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hashFile(f, b)
+	return f
+}
+
 func TestChangedFilesAreNamedWithBothHashes(t *testing.T) {
 	dir, kernel, image := filesRecording(t)
 	if err := verifyFiles(t, dir); err != nil {
@@ -78,10 +88,7 @@ func TestChangedFilesAreNamedWithBothHashes(t *testing.T) {
 		content []byte
 		sum     string // of the content at the time of the recording
 	}{{kernel, tiny.Kernel, ""}, {image, tiny.Disk(), ""}} {
-		recorded, _, err := fileOf(c.path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		recorded := described(t, c.path)
 		// Same size and even the same mtime: only the content, and the ctime, tell.
 		st, err := os.Stat(c.path)
 		if err != nil {
@@ -94,11 +101,7 @@ func TestChangedFilesAreNamedWithBothHashes(t *testing.T) {
 			if err := errors.Join(os.WriteFile(c.path, content, 0o666), os.Chtimes(c.path, st.ModTime(), st.ModTime())); err != nil {
 				t.Fatal(err)
 			}
-			now, _, err := fileOf(c.path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			oneLine(t, verifyFiles(t, dir), ErrChanged, c.path, recorded.SHA256, now.SHA256)
+			oneLine(t, verifyFiles(t, dir), ErrChanged, c.path, recorded.SHA256, described(t, c.path).SHA256)
 		}
 		if err := os.WriteFile(c.path, c.content, 0o666); err != nil {
 			t.Fatal(err)
@@ -253,6 +256,47 @@ func TestHostThatCannotReadTheDiskEndsTheRecording(t *testing.T) {
 	defer q.Close()
 	img.reads = 3
 	oneLine(t, q.Verify(), errBroken)
+}
+
+// TestWhatIsHashed: a recording names what its machine was made of by its hash, and one
+// that cannot be had ends it before it begins; a run that is not recorded needs none.
+func TestWhatIsHashed(t *testing.T) {
+	s := tinySetup(5)
+	img := &failingImage{Bytes: tiny.Disk()}
+	s.DiskImages = []disk.Image{img}
+	dir := filepath.Join(t.TempDir(), "broken.rec")
+	_, err := NewRecorder(dir, s, scripted(nil), often)
+	oneLine(t, err, errBroken, "disk 0")
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a directory remains: %v", err)
+	}
+	img.reads = 0
+	u, err := NewUnrecorded(s, scripted(nil), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	if img.reads != 0 {
+		t.Errorf("the disk was read %d times before the machine ran", -img.reads)
+	}
+
+	files, kernel, image := filesRecording(t)
+	man, err := traces.ReadManifest(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, f := range map[string]*traces.File{kernel: man.Kernel, image: &man.Disks[0]} {
+		if want := described(t, path); f.SHA256 != want.SHA256 || f.Size != want.Size || f.Path != path {
+			t.Errorf("%s is described as %+v, want %+v", path, f, want)
+		}
+	}
+	built, err := traces.ReadManifest(record(t, 5, often))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if built.Kernel != nil || len(built.Images) != 1 || built.Images[0].SHA256 != man.Disks[0].SHA256 {
+		t.Errorf("what is in no file is described as %+v, and the kernel as %+v", built.Images, built.Kernel)
+	}
 }
 
 func TestSnapshotOnDemand(t *testing.T) {

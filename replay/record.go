@@ -70,7 +70,7 @@ type Recorder struct {
 
 // NewRecorder starts the recording of a new run in directory dir, which must not exist.
 func NewRecorder(dir string, s *Setup, in func(m *vmm.Machine) vmm.Inputs, opt Options) (*Recorder, error) {
-	m, man, err := build(s)
+	m, man, err := build(s, true)
 	if err != nil {
 		return nil, err
 	}

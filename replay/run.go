@@ -16,7 +16,7 @@ type Unrecorded struct {
 // NewUnrecorded makes the machine of a setup. Of opt, MarkEvery says how often Progress is called.
 func NewUnrecorded(s *Setup, in func(m *vmm.Machine) vmm.Inputs, opt Options) (*Unrecorded, error) {
 	opt.defaults()
-	m, _, err := build(s)
+	m, _, err := build(s, false)
 	if err != nil {
 		return nil, err
 	}

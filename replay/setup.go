@@ -60,8 +60,8 @@ func (m *machine) close() error {
 	return errors.Join(errs...)
 }
 
-// fileOf describes a file of the host and returns its content.
-func fileOf(path string) (*traces.File, []byte, error) {
+// readFile describes a file of the host, all but its hash, and returns its content.
+func readFile(path string) (*traces.File, []byte, error) {
 	f, err := statFile(path)
 	if err != nil {
 		return nil, nil, err
@@ -70,9 +70,14 @@ func fileOf(path string) (*traces.File, []byte, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	sum := sha256.Sum256(b)
-	f.Size, f.SHA256 = int64(len(b)), hex.EncodeToString(sum[:])
+	f.Size = int64(len(b))
 	return f, b, nil
+}
+
+// hashFile completes the description of a file with content b.
+func hashFile(f *traces.File, b []byte) {
+	sum := sha256.Sum256(b)
+	f.SHA256 = hex.EncodeToString(sum[:])
 }
 
 // settledNs is how old a file's last change must be for its time to tell it from a
@@ -127,22 +132,24 @@ func checkMemory(size uint64) error {
 	return nil
 }
 
-// build makes the machine that a setup describes, with its kernel loaded, and the manifest that describes it.
-func build(s *Setup) (*machine, *traces.Manifest, error) {
+// build makes the machine that a setup describes, with its kernel loaded, and the manifest that describes it, which
+// has the hashes of what the machine was made of where a recording needs them.
+func build(s *Setup, hashes bool) (*machine, *traces.Manifest, error) {
 	man := &traces.Manifest{
 		Product: "refault " + Version, Machine: vmm.Model, CPUModel: x86.CPUModel, CPUs: 1, MemoryBytes: s.MemoryBytes,
 		CommandLine: s.CommandLine, Clock: s.Clock, Seed: s.Seed, RTCStartUnix: s.RTCStartUnix,
+		Images: make([]traces.File, len(s.DiskImages)),
 	}
 	kernel := s.KernelBytes
 	var initrd []byte
 	var err error
 	if kernel == nil {
-		if man.Kernel, kernel, err = fileOf(s.Kernel); err != nil {
+		if man.Kernel, kernel, err = readFile(s.Kernel); err != nil {
 			return nil, nil, fmt.Errorf("kernel: %w", err)
 		}
 	}
 	if s.Initrd != "" {
-		if man.Initrd, initrd, err = fileOf(s.Initrd); err != nil {
+		if man.Initrd, initrd, err = readFile(s.Initrd); err != nil {
 			return nil, nil, fmt.Errorf("initrd: %w", err)
 		}
 	}
@@ -153,17 +160,21 @@ func build(s *Setup) (*machine, *traces.Manifest, error) {
 		}
 		man.Disks = append(man.Disks, *f)
 	}
-	for _, img := range s.DiskImages {
-		man.Images = append(man.Images, traces.File{})
-		if err := hashImage(&man.Images[len(man.Images)-1], img); err != nil {
-			return nil, nil, fmt.Errorf("disk: %w", err)
-		}
-	}
-	m, err := newMachine(man, s.DiskImages, s.Engine, func(i int, f *disk.File) error { return hashImage(&man.Disks[i], f) })
+	m, err := newMachine(man, s.DiskImages, s.Engine)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := m.Boot(kernel, initrd, s.CommandLine); err != nil {
+	hashed := make(chan error, 1)
+	if hashes { // while the kernel is unpacked, which takes longer
+		go func() { hashed <- hashInputs(man, kernel, initrd, m.files, s.DiskImages) }()
+	} else {
+		hashed <- nil
+	}
+	err = m.Boot(kernel, initrd, s.CommandLine)
+	if err := <-hashed; err != nil {
+		return nil, nil, errors.Join(err, m.close())
+	}
+	if err != nil {
 		name := s.Kernel
 		if name == "" {
 			name = "the built-in kernel"
@@ -176,8 +187,29 @@ func build(s *Setup) (*machine, *traces.Manifest, error) {
 	return m, man, nil
 }
 
-// newMachine makes a machine in its power-on state. check looks at each disk that is in a file.
-func newMachine(man *traces.Manifest, images []disk.Image, engine vmm.Engine, check func(i int, f *disk.File) error) (*machine, error) {
+// hashInputs completes the descriptions of what a machine is made of.
+func hashInputs(man *traces.Manifest, kernel, initrd []byte, files []*disk.File, images []disk.Image) error {
+	if man.Kernel != nil {
+		hashFile(man.Kernel, kernel)
+	}
+	if man.Initrd != nil {
+		hashFile(man.Initrd, initrd)
+	}
+	for i, f := range files {
+		if err := hashImage(&man.Disks[i], f); err != nil {
+			return fmt.Errorf("disk %s: %w", man.Disks[i].Path, err)
+		}
+	}
+	for i, img := range images {
+		if err := hashImage(&man.Images[i], img); err != nil {
+			return fmt.Errorf("built-in disk %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+// newMachine makes a machine in its power-on state.
+func newMachine(man *traces.Manifest, images []disk.Image, engine vmm.Engine) (*machine, error) {
 	if err := checkMemory(man.MemoryBytes); err != nil {
 		return nil, err
 	}
@@ -196,15 +228,12 @@ func newMachine(man *traces.Manifest, images []disk.Image, engine vmm.Engine, ch
 		}
 		return err
 	}
-	for i, d := range man.Disks {
+	for _, d := range man.Disks {
 		f, err := disk.Open(d.Path)
 		if err != nil {
 			return fail(err)
 		}
 		m.files = append(m.files, f)
-		if err := check(i, f); err != nil {
-			return fail(err)
-		}
 		if err := add(f); err != nil {
 			return fail(fmt.Errorf("disk %s: %w", d.Path, err))
 		}
@@ -263,19 +292,14 @@ func reopen(man *traces.Manifest, images []disk.Image) (*machine, error) {
 			return nil, err
 		}
 	}
-	m, err := newMachine(man, images, "", func(i int, f *disk.File) error {
-		d := &man.Disks[i]
-		if untouched(d) {
-			return nil
-		}
-		var now traces.File
-		if err := hashImage(&now, f); err != nil {
-			return fmt.Errorf("disk %s: %w", d.Path, err)
-		}
-		return checkFile("disk", &now, d)
-	})
+	m, err := newMachine(man, images, "")
 	if err != nil {
 		return nil, err
+	}
+	for i, f := range m.files {
+		if err := checkDisk(f, &man.Disks[i]); err != nil {
+			return nil, errors.Join(err, m.close())
+		}
 	}
 	names := make([]string, 0, len(m.Devices()))
 	for _, d := range m.Devices() {
@@ -287,17 +311,30 @@ func reopen(man *traces.Manifest, images []disk.Image) (*machine, error) {
 	return m, nil
 }
 
+// checkDisk compares a disk's image with the manifest.
+func checkDisk(img *disk.File, f *traces.File) error {
+	if untouched(f) {
+		return nil
+	}
+	var now traces.File
+	if err := hashImage(&now, img); err != nil {
+		return fmt.Errorf("disk %s: %w", f.Path, err)
+	}
+	return checkFile("disk", &now, f)
+}
+
 // checkKernel compares a kernel or initrd with the manifest. It is in the first
 // snapshot; its file need not exist any more, but one that says something else would mislead.
 func checkKernel(what string, f *traces.File) error {
 	if f == nil || untouched(f) {
 		return nil
 	}
-	now, _, err := fileOf(f.Path)
+	now, b, err := readFile(f.Path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return fmt.Errorf("%s of the recording: %w", what, err)
 	}
+	hashFile(now, b)
 	return checkFile(what, now, f)
 }

@@ -75,7 +75,7 @@ func (m *Machine) Watch(pa, n uint64, f func(t *Touch)) (*Watch, error) {
 		for _, c := range m.CPUs {
 			c.Watch = func(off uint64, n int, kind x86.Access) { m.touched(c, off, n, kind) }
 			if old&mem.Code != 0 {
-				c.NoteWrite(at, 1, mem.Code) // what is decoded would not be fetched any more
+				c.NoteWrite(at, mem.PageSize, mem.Code) // what is decoded would not be fetched any more
 			}
 			if old&mem.Watched == 0 {
 				c.FlushTLB()

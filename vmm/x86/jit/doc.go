@@ -98,8 +98,8 @@
 //
 // # What makes a block valid?
 //
-// It is known by linear address, RAM offset and mode. Writes to its page drop it
-// (mem.Code): its entry becomes an exit, since others jump there. Its address may
+// It is known by linear address, RAM offset and mode. Writes to the bytes that it was made from drop it, and so do many
+// to their page (mem.Code): its entry becomes an exit, since others jump there. Its address may
 // come to mean another page without any write to this one; so jumps that stay in a
 // page are direct, while those between pages go through a table of jump targets that
 // CPU.CodeFlushed clears, or, among the pages of a kernel, which hardly ever move, are

@@ -204,7 +204,7 @@ type Engine struct {
 	besides  list[beside]
 	x87Insts []x87Inst              // by the number that generated code notes, less one
 	table    [tableSlots]int32      // numbers of blocks that live, by address
-	pages    map[uint64][]*block    // by page of RAM
+	pages    map[uint64]*codePage   // by page of RAM
 	virtual  [2]map[uint64]struct{} // linear pages that the tables of jump targets name, by half
 	filled   [numModes]filled
 	spaces   spaces
@@ -230,8 +230,11 @@ func New(c *x86.CPU, in *interp.Engine) (*Engine, error) {
 	e.reset()
 	written, flushed := c.CodeWritten, c.CodeFlushed
 	c.CodeWritten = func(off uint64, n int) {
-		e.codeWritten(off)
+		held := e.codeWritten(off, n)
 		written(off, n)
+		if held {
+			c.RAM.SetFlags(off, mem.Code) // no TLB has heard that it was away
+		}
 	}
 	c.CodeFlushed = func(first, last uint64) {
 		e.codeFlushed(first, last)
@@ -590,13 +593,40 @@ func (e *Engine) patch(site, target int) {
 	binary.LittleEndian.PutUint32(e.mem.rw[site:], uint32(int32(target-site-4)))
 }
 
-// codeWritten drops the blocks of a page that is about to change.
-func (e *Engine) codeWritten(off uint64) {
+// codePage is what was made from a page of RAM.
+type codePage struct {
+	blocks []*block
+	writes int // to the page, since the last block was made from it
+}
+
+// writesMax bounds the writes to a page that spare what was not made from the very bytes: each has to be heard of. A kernel that
+// adapts its own code changes a few instructions of a page; who writes more often fills the page with something else.
+const writesMax = 64
+
+// codeWritten drops the blocks that were made from n bytes of RAM at off, which are about to change. It reports
+// whether there are others on the page.
+func (e *Engine) codeWritten(off uint64, n int) (held bool) {
 	page := off >> mem.PageShift
-	for _, b := range e.pages[page] {
-		e.drop(b)
+	p := e.pages[page]
+	if p == nil {
+		return false
 	}
-	delete(e.pages, page)
+	p.writes++
+	p.blocks = slices.DeleteFunc(p.blocks, func(b *block) bool {
+		if p.writes > writesMax || b.madeFrom(off, n) {
+			e.drop(b)
+		}
+		return b.dead
+	})
+	if len(p.blocks) == 0 {
+		delete(e.pages, page)
+	}
+	return len(p.blocks) != 0
+}
+
+// madeFrom reports whether a block depends on n bytes of RAM at off, in a page that holds code of it.
+func (b *block) madeFrom(off uint64, n int) bool {
+	return b.cross || off < b.off+uint64(b.size) && off+uint64(n) > b.off-uint64(b.before)
 }
 
 // drop makes the entry of a block an exit, since other blocks jump there.
@@ -710,7 +740,7 @@ func (e *Engine) reset() {
 	e.blocks.add(block{})
 	e.besides.cut(0)
 	e.x87Insts = e.x87Insts[:0]
-	e.pages = make(map[uint64][]*block)
+	e.pages = make(map[uint64]*codePage)
 	e.virtual = [2]map[uint64]struct{}{{}, {}}
 	e.spaces = spaces{}
 	clear(e.table[:])

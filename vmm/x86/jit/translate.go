@@ -223,7 +223,12 @@ func (e *Engine) holdsCode(off uint64, b *block) {
 		e.c.RAM.SetFlags(off, mem.Code)
 		e.c.RevokeWrite(off)
 	}
-	e.pages[off>>mem.PageShift] = append(e.pages[off>>mem.PageShift], b)
+	p := e.pages[off>>mem.PageShift]
+	if p == nil {
+		p = &codePage{}
+		e.pages[off>>mem.PageShift] = p
+	}
+	p.blocks, p.writes = append(p.blocks, b), 0
 }
 
 func (t *translator) exit(x exit) int {

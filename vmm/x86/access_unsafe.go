@@ -90,14 +90,20 @@ func (c *CPU) Store64(va uint64, v uint64) {
 // hostAddr returns the host address of RAM offset off.
 func (c *CPU) hostAddr(off uint64) uint64 { return uint64(uintptr(c.RAM.Host(off))) }
 
-// EngineBytes is the size of an engine's own part of an Area.
-const EngineBytes = 4 << 20
+// EngineBytes is the size of an engine's own part of an area, NearBytes that of another one, which lies NearAt bytes
+// behind the State and ends where the TLB of user programs begins: code is shortest for what is near to what it points at.
+const (
+	EngineBytes = 4 << 20
+	NearBytes   = 160
+	NearAt      = int32(unsafe.Offsetof(area{}.near))
+)
 
 // area is one mapping outside the Go heap with everything of a processor that generated
 // code touches, at fixed offsets from the State at its beginning.
 type area struct {
 	state  State
-	_      [4096 - unsafe.Sizeof(State{})%4096]byte
+	_      [4096 - (unsafe.Sizeof(State{})+NearBytes)%4096]byte
+	near   [NearBytes]byte
 	tlbs   tlbs
 	engine [EngineBytes]byte
 }
@@ -140,8 +146,9 @@ func (c *CPU) Layout() Layout {
 	return l
 }
 
-// EngineArea returns the engine's own part of the area. Sound: it lives as long as the processor.
+// EngineArea and EngineNear return the engine's own parts of the area. Sound: they live as long as the processor.
 func (c *CPU) EngineArea() *[EngineBytes]byte { return &c.area.engine }
+func (c *CPU) EngineNear() *[NearBytes]byte   { return &c.area.near }
 
 // writable reports whether a store at va would take the fast path.
 func (c *CPU) writable(va uint64, n int) bool {

@@ -50,8 +50,8 @@ const (
 
 // Views of memory: the privileges under which an access is made. Each has a TLB of its own.
 const (
-	viewSuper   = iota // supervisor, user pages out of reach if SMAP
-	viewUser           // CPL 3
+	viewUser    = iota // CPL 3
+	viewSuper          // supervisor, user pages out of reach if SMAP
 	viewSuperAC        // supervisor with EFLAGS.AC set
 	viewSlow           // alignment checking or data breakpoints: always empty, so that every access is looked at
 	numViews
@@ -128,8 +128,8 @@ type Layout struct {
 
 // Indices into Layout.Views, and the number of entries of each.
 const (
-	ViewSuper   = viewSuper
 	ViewUser    = viewUser
+	ViewSuper   = viewSuper
 	ViewSuperAC = viewSuperAC
 	// ViewSlow has no entries ever: each access has to be looked at.
 	ViewSlow   = viewSlow

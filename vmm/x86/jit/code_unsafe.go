@@ -20,7 +20,6 @@ func enter(code, ctx uintptr)
 
 // Offsets of what generated code uses in State, from where RSP points (see bias).
 const (
-	offRegs   = int32(unsafe.Offsetof(x86.State{}.Regs)) - bias
 	offRFLAGS = int32(unsafe.Offsetof(x86.State{}.RFLAGS)) - bias
 	offFX     = int32(unsafe.Offsetof(x86.State{}.FX)) - bias
 	offSeg    = int32(unsafe.Offsetof(x86.State{}.Seg)) - bias
@@ -43,12 +42,13 @@ const (
 	offGDTLim = offGDT + int32(unsafe.Offsetof(x86.Table{}.Limit))
 	offNMI    = int32(unsafe.Offsetof(x86.State{}.NMIBlocked)) - bias
 
-	// The lazy flags are not in use while generated code runs; their places serve it.
-	offExit  = int32(unsafe.Offsetof(x86.State{}.FlagRes)) - bias // which exit was taken
-	offXMM   = offExit + 4                                        // one while the vector registers are loaded
-	offX87   = offXMM + 1                                         // one while the x87 unit is loaded
-	offFlags = int32(unsafe.Offsetof(x86.State{}.FlagAux)) - bias // arithmetic flags as SETO AL and LAHF give them
-	offX87ID = offFlags + 4                                       // number of the last instruction that set FIP and FOP, if there was one
+	offRegs   = x86.NearAt + int32(unsafe.Offsetof(frame{}.regs)) - bias
+	offBudget = x86.NearAt + int32(unsafe.Offsetof(frame{}.budget)) - bias
+	offExit   = x86.NearAt + int32(unsafe.Offsetof(frame{}.exit)) - bias
+	offXMM    = x86.NearAt + int32(unsafe.Offsetof(frame{}.xmm)) - bias // and behind it
+	offX87    = x86.NearAt + int32(unsafe.Offsetof(frame{}.x87)) - bias
+	offFlags  = x86.NearAt + int32(unsafe.Offsetof(frame{}.flags)) - bias
+	offX87ID  = x86.NearAt + int32(unsafe.Offsetof(frame{}.x87ID)) - bias
 
 	sizeofTables = int(unsafe.Sizeof(tables{}))
 	offScratch   = int32(unsafe.Offsetof(tables{}.scratch))
@@ -60,6 +60,11 @@ const (
 func tablesOf(c *x86.CPU) *tables { return (*tables)(unsafe.Pointer(c.EngineArea())) }
 
 var _ = [1]struct{}{}[max(sizeofTables-x86.EngineBytes, 0)]
+
+// frameOf views what lies near the TLBs. Sound: the frame is as large, at a multiple of 16 bytes, and holds no Go pointers.
+func frameOf(c *x86.CPU) *frame { return (*frame)(unsafe.Pointer(c.EngineNear())) }
+
+var _ = [1]struct{}{}[unsafe.Sizeof(frame{})-x86.NearBytes]
 
 // FXSAVE and FXRSTOR want their images at multiples of 16 bytes.
 var _ = [1]struct{}{}[(unsafe.Offsetof(x86.State{}.FX)|unsafe.Offsetof(tables{}.x87))%16]

@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	// bias is how far into the State RSP points while generated code runs, so that
-	// all general registers are within a byte's displacement.
-	bias = 128
+	// bias is how far behind the State RSP points while generated code runs: into the frame, so that
+	// all of that is within a byte's displacement, and so is the beginning of the TLB of user programs.
+	bias = x86.NearAt + 8*16
 
 	codeBytes  = 64 << 20
 	maxCode    = 64 << 10 // that one block may take
@@ -33,6 +33,19 @@ type tables struct {
 	scratch scratch
 }
 
+// frame is what generated code has nearest to RSP, which points behind the registers.
+type frame struct {
+	regs     [16]uint64 // of the guest
+	budget   uint64     // instructions that may still be executed
+	exit     uint32     // which one was taken
+	xmm, x87 uint8      // one while the vector registers are loaded, and the x87 unit
+	_        [2]byte
+	flags    uint16 // arithmetic flags as SETO AL and LAHF give them
+	_        [2]byte
+	x87ID    uint32 // number of the last instruction that set FIP and FOP, if there was one
+	_        [8]byte
+}
+
 // jumpSlot says where the code of an instruction address is.
 type jumpSlot struct {
 	rip  uint64
@@ -41,7 +54,6 @@ type jumpSlot struct {
 
 type scratch struct {
 	hostSP, hostBP uint64
-	budget         uint64
 	target         uint64
 	tmp            uint64
 	hostMXCSR      uint32
@@ -63,7 +75,6 @@ type scratch struct {
 const (
 	sHostSP = 8 * iota
 	sHostBP
-	sBudget
 	sTarget
 	sTmp
 	sHostMXCSR
@@ -188,6 +199,7 @@ type Engine struct {
 	mem    *codeMemory
 	layout x86.Layout
 	tab    *tables
+	frame  *frame
 	Stats  Stats
 
 	codeMap *CodeMap
@@ -224,7 +236,7 @@ func New(c *x86.CPU, in *interp.Engine) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{c: c, in: in, mem: m, layout: c.Layout(), tab: tablesOf(c)}
+	e := &Engine{c: c, in: in, mem: m, layout: c.Layout(), tab: tablesOf(c), frame: frameOf(c)}
 	e.tab.approx.init()
 	e.emitCommon()
 	e.reset()
@@ -538,11 +550,9 @@ func (b *block) checkIdx(i uint8) {
 // enter runs generated code at offset at with a budget of instructions, and
 // returns the exit that it took and what is left of the budget.
 func (e *Engine) enter(at int, budget uint64) (x *exit, left uint64) {
-	c, s := e.c, &e.tab.scratch
+	c, s, f := e.c, &e.tab.scratch, e.frame
 	c.Materialise()
-	c.FlagRes = 0
-	c.FlagAux = c.RFLAGS&0xff<<8 | c.RFLAGS>>11&1
-	s.budget = budget
+	*f = frame{regs: [16]uint64(c.Regs[:]), budget: budget, flags: uint16(c.RFLAGS&0xff<<8 | c.RFLAGS>>11&1)}
 	s.target = uint64(e.mem.addr(at))
 	s.hostMXCSR = 0x1f80
 	s.sseOK = bit(e.sseOK())
@@ -554,14 +564,14 @@ func (e *Engine) enter(at int, budget uint64) (x *exit, left uint64) {
 	s.looked = [2]lookedSpan{accessesOf(linear), accessesOf(host)}
 	s.tsc = e.tscOffset + c.TSCAdjust + c.Step + budget
 	e.Stats.Enters++
-	enter(e.mem.addr(e.prologue), e.layout.State+bias)
+	enter(e.mem.addr(e.prologue), e.layout.State+uintptr(bias))
+	copy(c.Regs[:], f.regs[:])
 	const low = x86.FlagsArith & 0xff
-	c.RFLAGS = c.RFLAGS&^x86.FlagsArith | c.FlagAux>>8&low | c.FlagAux&1<<11
-	x = e.exits.at(int(uint32(c.FlagRes)))
-	if id := c.FlagAux >> 32; id != 0 {
-		e.setPointers(id)
+	c.RFLAGS = c.RFLAGS&^x86.FlagsArith | uint64(f.flags)>>8&low | uint64(f.flags)&1<<11
+	x = e.exits.at(int(f.exit))
+	if f.x87ID != 0 {
+		e.setPointers(f.x87ID)
 	}
-	c.FlagRes, c.FlagAux = 0, 0
 	if uint8(c.View()) != x.mode {
 		// Generated code changed the privilege.
 		c.ModeChanged()
@@ -572,7 +582,7 @@ func (e *Engine) enter(at int, budget uint64) (x *exit, left uint64) {
 			c.FetchChanged()
 		}
 	}
-	return x, s.budget
+	return x, f.budget
 }
 
 // sseOK reports whether SSE instructions raise nothing by themselves: they are enabled, and all their exceptions masked.

@@ -345,7 +345,7 @@ func (t *translator) secondBody(carry bool) {
 		a.store(home(g), hostOf[g])
 	}
 	before := &label{at: len(a.b)}
-	a.aluImmMem(7, 8, t.e.budget(), turn)
+	a.aluImmMem(7, 8, budget, turn)
 	a.jcc(ccB, bail)
 	a.movConst(hR10, unlimited-1) // one less than the iterations that all streams allow
 	for i := range l.streams[:l.n] {
@@ -358,21 +358,21 @@ func (t *translator) secondBody(carry bool) {
 	a.aluImm(0, 4, hR10, 1)
 	a.rr(ins{op: 0x69, size: 4}, hR10, hR10) // imul
 	a.imm32(int32(insts))
-	a.load(hRAX, t.e.budget())
+	a.load(hRAX, budget)
 	a.rr(ins{op: 0x33, size: 4}, hR11, hR11)
 	a.rr(ins{op: 0x2b, size: 8}, hRAX, hR10)
 	a.rr(ins{op: 0x0f40 | ccB, size: 8}, hRAX, hR11) // cmovb
 	a.store(t.e.scratchAt(sCut), hRAX)
-	a.rm(ins{op: 0x29, size: 8}, hRAX, t.e.budget())
+	a.rm(ins{op: 0x29, size: 8}, hRAX, budget)
 	if l.budget != hNone {
-		a.load(l.budget, t.e.budget())
+		a.load(l.budget, budget)
 	}
 
 	top := &label{at: len(a.b)}
 	if l.budget != hNone {
 		a.aluImm(5, 8, l.budget, turn)
 	} else {
-		a.aluImmMem(5, 8, t.e.budget(), turn)
+		a.aluImmMem(5, 8, budget, turn)
 	}
 	over := t.later(func(t *translator, p *coldPath) {
 		t.saveFlagsOf(p)
@@ -415,9 +415,9 @@ func (t *translator) leaveLoop(l *loop, rest int32) {
 	}
 	if l.budget != hNone {
 		a.rr(ins{op: 0x03, size: 8}, hRAX, l.budget)
-		a.store(t.e.budget(), hRAX)
+		a.store(budget, hRAX)
 	} else {
-		a.rm(ins{op: 0x01, size: 8}, hRAX, t.e.budget())
+		a.rm(ins{op: 0x01, size: 8}, hRAX, budget)
 	}
 	for _, g := range l.guests[:l.borrowed] {
 		a.load(hostOf[g], home(g))
@@ -429,7 +429,7 @@ func (t *translator) giveBack(p *coldPath) {
 	if p.loop != nil {
 		t.leaveLoop(p.loop, p.rest)
 	} else {
-		t.a.aluImmMem(0, 8, t.e.budget(), p.rest)
+		t.a.aluImmMem(0, 8, budget, p.rest)
 	}
 }
 

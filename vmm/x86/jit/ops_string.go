@@ -24,7 +24,7 @@ func (t *translator) repeat(size int) bool {
 	a.jcc(ccNE, slow)
 	a.aluImm(7, 8, hRCX, mem.PageSize)
 	a.jcc(ccA, slow)
-	a.rm(ins{op: 0x3b, size: 8}, hRCX, t.e.budget())
+	a.rm(ins{op: 0x3b, size: 8}, hRCX, budget)
 	a.jcc(ccA, slow)
 	translate := func(base int, write bool, addend int) {
 		a.mov32(hR11, base)
@@ -38,8 +38,8 @@ func (t *translator) repeat(size int) bool {
 	translate(hRDI, true, hR11)
 	t.clobbered()
 	// Each iteration counts one; the last is in the account already.
-	a.aluImmMem(0, 8, t.e.budget(), 1)
-	a.rm(ins{op: 0x29, size: 8}, hRCX, t.e.budget())
+	a.aluImmMem(0, 8, budget, 1)
+	a.rm(ins{op: 0x29, size: 8}, hRCX, budget)
 	a.rr(ins{op: 0x03, size: 8}, hRDI, hR11)
 	op := byte(0xaa)
 	if movs {

@@ -166,7 +166,7 @@ func (t *translator) rdtsc(user bool) {
 	t.saveFlags()
 	a.load(hRAX, t.e.scratchAt(sTSC))
 	a.aluImm(5, 8, hRAX, int32(int(t.b.n)-t.i))
-	a.rm(ins{op: 0x2b, size: 8}, hRAX, t.e.budget())
+	a.rm(ins{op: 0x2b, size: 8}, hRAX, budget)
 	a.mov32(hostOf[x86.RAX], hRAX)
 	a.bytes(0x48, 0xc1, 0xe8, 32) // shr rax, 32
 	a.mov32(hRDX, hRAX)

@@ -60,7 +60,7 @@ func (e *Engine) x87OK() bool {
 }
 
 // setPointers makes FIP and FOP those of the instruction with a number.
-func (e *Engine) setPointers(id uint64) {
+func (e *Engine) setPointers(id uint32) {
 	in := &e.x87Insts[id-1]
 	binary.LittleEndian.PutUint16(e.c.FX[fxFOP:], in.fop)
 	binary.LittleEndian.PutUint64(e.c.FX[fxFIP:], in.rip)

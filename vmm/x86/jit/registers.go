@@ -14,7 +14,7 @@ var hostOf = [16]int{
 
 const hStack = hR15
 
-// home is where register g of the guest lives in the State.
+// home is where register g of the guest lives in the frame.
 func home(g uint8) memop { return at(hRSP, offRegs+8*int32(g)) }
 
 // regsWritten returns the general registers that an instruction may change.

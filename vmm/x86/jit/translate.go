@@ -244,7 +244,7 @@ func (t *translator) leave(id int) {
 
 func (t *translator) emitBlock() {
 	a := &t.a
-	a.aluImmMem(5, 8, t.e.budget(), int32(t.b.n)) // sub
+	a.aluImmMem(5, 8, budget, int32(t.b.n)) // sub
 	a.jcc(ccB, &t.later((*translator).emitShort).label)
 	t.fl = flagState{mem: true}
 	t.loseAll()
@@ -260,7 +260,7 @@ func (t *translator) emitBlock() {
 
 // emitShort emits the exit of a block for which the budget does not last.
 func (t *translator) emitShort(*coldPath) {
-	t.a.aluImmMem(0, 8, t.e.budget(), int32(t.b.n))
+	t.a.aluImmMem(0, 8, budget, int32(t.b.n))
 	t.leave(t.exit(exit{kind: exitBudget}))
 }
 
@@ -372,8 +372,8 @@ func (t *translator) loadUnit(loaded int32, common, id int) {
 	p.after.at = len(a.b)
 }
 
-// budget is how many instructions may still be executed. A processor has it at hand in memory as well as in a register.
-func (e *Engine) budget() memop { return e.scratchAt(sBudget) }
+// budget is how many instructions may still be executed. Each block takes from it, so it is where it takes the least room in the code.
+var budget = at(hRSP, offBudget)
 
 // scratchAt is a field of the scratch area.
 func (e *Engine) scratchAt(field int32) memop {

@@ -153,7 +153,7 @@ func (t *translator) alu(op, size int) bool {
 			break
 		}
 		needCF()
-		if m, ok := t.inState(rm); ok && cmp {
+		if m, ok := t.inFrame(rm); ok && cmp {
 			a.aluImmMem(op, size, m, v)
 			t.wrote(flagsAll)
 			t.rememberALU(op, size, rm, 0, true, v)
@@ -341,7 +341,7 @@ func (t *translator) moveReg(to, from uint8, size int) {
 			}
 			return
 		}
-		if m, ok := t.inState(from); ok && hostOf[to] != hNone {
+		if m, ok := t.inFrame(from); ok && hostOf[to] != hNone {
 			a.rm(ins{op: 0x8b, size: size}, hostOf[to], m)
 			return
 		}

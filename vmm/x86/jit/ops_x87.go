@@ -9,7 +9,7 @@ import (
 )
 
 // The x87 unit, and the MMX registers, which are its own. Its registers are the guest's once
-// an instruction of the run needed them, like the vector registers; a byte in the State says
+// an instruction of the run needed them, like the vector registers; a byte in the frame says
 // so. Loading them is FXRSTOR of the State's image, storing them FXSAVE and FNINIT, which leaves
 // the unit as Go expects it.
 //

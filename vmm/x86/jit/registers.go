@@ -5,8 +5,8 @@ package jit
 import "refault/vmm/x86"
 
 // hostOf maps general registers of the guest to those of the host; hNone lives in
-// the State. RAX, R10 and R11 are the translator's own, and
-// RSP points at the State.
+// the frame. RAX, R10 and R11 are the translator's own, and
+// RSP points into the frame.
 var hostOf = [16]int{
 	x86.RAX: hR14, x86.RCX: hRCX, x86.RDX: hRDX, x86.RBX: hRBX, x86.RSP: hR15, x86.RBP: hRBP, x86.RSI: hRSI, x86.RDI: hRDI,
 	x86.R8: hR8, x86.R9: hR9, x86.R10: hR12, x86.R11: hNone, x86.R12: hR13, x86.R13: hNone, x86.R14: hNone, x86.R15: hNone,
@@ -126,8 +126,8 @@ func (t *translator) src(g uint8, tmp int) int {
 	return tmp
 }
 
-// inState returns where register g is in memory, if it is nowhere else.
-func (t *translator) inState(g uint8) (m memop, ok bool) {
+// inFrame returns where register g is in memory, if it is nowhere else.
+func (t *translator) inFrame(g uint8) (m memop, ok bool) {
 	if g&x86.HighByte != 0 || hostOf[g] != hNone || t.kept == int(g) {
 		return m, false
 	}
@@ -136,7 +136,7 @@ func (t *translator) inState(g uint8) (m memop, ok bool) {
 
 // withSource emits an instruction of host register r, which is not RAX, and register g, wherever that is. The flags stay.
 func (t *translator) withSource(i ins, r int, g uint8) {
-	if m, ok := t.inState(g); ok {
+	if m, ok := t.inFrame(g); ok {
 		t.a.rm(i, r, m)
 		return
 	}
@@ -203,7 +203,7 @@ func (t *translator) set(g uint8, tmp int) (r int, w written) {
 	return tmp, written{g: g, r: tmp, set: true}
 }
 
-// R10 keeps the value of one register that lives in the State from one instruction to the
+// R10 keeps the value of one register that lives in the frame from one instruction to the
 // next, so that a chain of operations on it waits for no load. Its home has the value too. R10 and
 // R11 likewise keep what makes the addresses of a window the host's, which goes to the
 // window's slot only when they are needed for something else.

@@ -41,8 +41,8 @@
 // keeps of decoded instructions: a sort takes 5 % less since the budget and that TLB need none. All else of
 // the processor and the engine is at larger displacements (x86.Layout).
 // Twelve of the general registers live in host registers (hostOf), and those that
-// instructions imply, but RAX, have the same number there; R11, R13, R14 and R15
-// of the guest stay in the frame. RAX, R10 and R11 of the host are the translator's. In the second body of a loop, the budget
+// instructions imply, but RAX, have the same number there; R12 to R15
+// of the guest stay in the frame: with R12 in R11's place a sort takes 4 % longer, and forks 2 % less. RAX, R10 and R11 of the host are the translator's. In the second body of a loop, the budget
 // may be in a register. The vector registers are the guest's once an instruction of the
 // run needed one; a byte in the frame says so, and they are stored on the way out. The
 // x87 unit likewise (ops_x87.go), while the guest masks all of its exceptions; the

@@ -38,7 +38,7 @@ func TestFlagsOfExits(t *testing.T) {
 		{"and from memory", func(a, b uint8) []byte { return op(8|a>>3<<2, 0x23, 0x44|a&7<<3, 0x24, 0x08) }, false},
 		{"add from memory", func(a, b uint8) []byte { return op(8|a>>3<<2, 0x03, 0x44|a&7<<3, 0x24, 0x08) }, false},
 	} {
-		registers := []uint8{x86.RCX, x86.RDX, x86.R10, x86.R12, x86.R13}
+		registers := []uint8{x86.RCX, x86.RDX, x86.R10, x86.R11, x86.R13}
 		for i := range 80 {
 			p := generate(uint64(i), testForms())
 			p.user, p.flags, p.limit, p.stride = i&1 == 0, x86.Flag1|g.Uint64()&x86.FlagsArith, 10, 10

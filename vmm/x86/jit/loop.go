@@ -40,7 +40,7 @@ const (
 
 // borrowable lists the registers of the guest whose host registers a loop may use. The others
 // are operands of instructions that do not name them.
-var borrowable = [...]uint8{x86.RBX, x86.RBP, x86.RSI, x86.RDI, x86.R8, x86.R9, x86.R10, x86.R12, x86.RSP}
+var borrowable = [...]uint8{x86.RBX, x86.RBP, x86.RSI, x86.RDI, x86.R8, x86.R9, x86.R10, x86.R11, x86.RSP}
 
 // stream is a run of accesses with the same registers: at most a page in one iteration.
 type stream struct {

@@ -243,7 +243,7 @@ func (t *translator) syscall() bool {
 	j := t.lookup(slow)
 	a.movConst(hRCX, t.next)
 	t.composeFlags()
-	a.store(home(x86.R11), hR11)
+	a.mov(hostOf[x86.R11], hR11)
 	a.load(hRAX, at(hRSP, offSFMASK))
 	a.ext(ins{op: 0xf7, size: 8}, 2, hRAX) // not
 	a.rr(ins{op: 0x23, size: 8}, hR11, hRAX)
@@ -269,14 +269,14 @@ func (t *translator) sysret() bool {
 	a.jcc(ccE, slow)
 	a.aluImmMem(7, 4, t.e.scratchAt(sQuiet), 0)
 	a.jcc(ccE, slow)
-	a.extm(ins{op: 0xf7, size: 4}, 0, home(x86.R11)) // test
+	a.ext(ins{op: 0xf7, size: 4}, 0, hostOf[x86.R11]) // test
 	a.imm32(x86.FlagAC | x86.FlagTF)
 	a.jcc(ccNE, slow)
 	t.mode = x86.ViewUser
 	a.mov(hRAX, hRCX)
 	j := t.lookup(slow)
 	const keep = x86.FlagsArith | x86.FlagIF | x86.FlagDF | x86.FlagIOPL | x86.FlagNT | x86.FlagVIF | x86.FlagVIP | x86.FlagID
-	a.rm(ins{op: 0x8b, size: 4}, hR11, home(x86.R11))
+	a.mov32(hR11, hostOf[x86.R11])
 	a.aluImm(4, 4, hR11, keep)
 	a.aluImm(1, 4, hR11, x86.Flag1)
 	t.setFlags()

@@ -9,7 +9,7 @@ import "refault/vmm/x86"
 // RSP points into the frame.
 var hostOf = [16]int{
 	x86.RAX: hR14, x86.RCX: hRCX, x86.RDX: hRDX, x86.RBX: hRBX, x86.RSP: hR15, x86.RBP: hRBP, x86.RSI: hRSI, x86.RDI: hRDI,
-	x86.R8: hR8, x86.R9: hR9, x86.R10: hR12, x86.R11: hNone, x86.R12: hR13, x86.R13: hNone, x86.R14: hNone, x86.R15: hNone,
+	x86.R8: hR8, x86.R9: hR9, x86.R10: hR12, x86.R11: hR13, x86.R12: hNone, x86.R13: hNone, x86.R14: hNone, x86.R15: hNone,
 }
 
 const hStack = hR15

@@ -16,6 +16,7 @@
 //	spaces.go      jump targets of address spaces that are not in use
 //	window.go      looking several accesses up at once
 //	value.go       which accesses are constants apart, whatever registers they go through
+//	cold.go        code behind a block, that rarely runs
 //	slow.go        instructions that are left to the interpreter
 //	beside.go      accesses beside what somebody watches on the same page
 //	loop.go        the second body of a loop, which looks up only what it cannot foretell
@@ -36,14 +37,15 @@
 //
 // # What is where, in generated code?
 //
-// RSP points into the frame, which has the general registers of the guest, the budget and the flags, and ends where the TLB of
-// user programs begins: all of that is within a byte's displacement. Constants of four bytes are scarce in what a processor
-// keeps of decoded instructions: a sort takes 5 % less since the budget and that TLB need none. All else of
-// the processor and the engine is at larger displacements (x86.Layout).
+// RSP points into the frame, which has the general registers of the guest, the budget and the flags,
+// and ends where the TLB of user programs begins: all of that is within a byte's displacement. Constants of
+// four bytes are scarce in what a processor keeps of decoded instructions: a sort takes 5 % less since the
+// budget and that TLB need none. All else of the processor and the engine is further away (x86.Layout).
+//
 // Twelve of the general registers live in host registers (hostOf), and those that
-// instructions imply, but RAX, have the same number there; R12 to R15
-// of the guest stay in the frame: with R12 in R11's place a sort takes 4 % longer, and forks 2 % less. RAX, R10 and R11 of the host are the translator's. In the second body of a loop, the budget
-// may be in a register. The vector registers are the guest's once an instruction of the
+// instructions imply, but RAX, have the same number there; R12 to R15 of the guest stay in the frame (with
+// R12 in the place of R11, a sort takes 4 % longer, and a fork 2 % less). RAX, R10 and R11 of the host are
+// the translator's. In the second body of a loop, the budget may be in a register. The vector registers are the guest's once an instruction of the
 // run needed one; a byte in the frame says so, and they are stored on the way out. The
 // x87 unit likewise (ops_x87.go), while the guest masks all of its exceptions; the
 // transcendentals, FNSAVE and its like are the interpreter's.
@@ -178,12 +180,14 @@
 //
 // # What keeps a sort from the processor's own speed?
 //
-// A heap sort takes 1.4 times as long. The branch that compares two children goes either way, and is wrong as often as
+// A heap sort takes 1.4 to 1.5 times as long. The branch that compares two children goes either way, and is wrong as often as
 // on the processor itself. The rest was measured on a copy of the loop as it is translated, from which one thing
 // after the other was taken: without lookups 1.08 times as long as the program, with them 1.38; without saving
 // flags at the ends of blocks 1.32, without budgets 1.33. Of its three lookups two
 // became one when blocks followed branches and both children were known to be neighbours (value.go): 8 % off. The next load waits
 // for one after each wrong prediction. Shorter sequences (RORX, alignment in place of the last byte's page) change 2 % on the copy, and nothing in the sort.
+// Masks from the frame instead of constants in the instructions cost it 4 %, as did a shift in the place of a test.
+// Since what is used most is near to RSP, no budget at all would save 1 to 2 %, and no saved flags 1 %.
 //
 // On the copy most of that is the way from an address to the host's: with an addend that does not come from the entry, which is only
 // checked, it is 1.18. In the sort itself, with its array mapped once more in linear order, and that one addend compared with

@@ -42,13 +42,15 @@ const (
 	offGDTLim = offGDT + int32(unsafe.Offsetof(x86.Table{}.Limit))
 	offNMI    = int32(unsafe.Offsetof(x86.State{}.NMIBlocked)) - bias
 
-	offRegs   = x86.NearAt + int32(unsafe.Offsetof(frame{}.regs)) - bias
-	offBudget = x86.NearAt + int32(unsafe.Offsetof(frame{}.budget)) - bias
-	offExit   = x86.NearAt + int32(unsafe.Offsetof(frame{}.exit)) - bias
-	offXMM    = x86.NearAt + int32(unsafe.Offsetof(frame{}.xmm)) - bias // and behind it
-	offX87    = x86.NearAt + int32(unsafe.Offsetof(frame{}.x87)) - bias
-	offFlags  = x86.NearAt + int32(unsafe.Offsetof(frame{}.flags)) - bias
-	offX87ID  = x86.NearAt + int32(unsafe.Offsetof(frame{}.x87ID)) - bias
+	// And in the frame.
+	frameAt   = x86.NearAt - bias
+	offRegs   = frameAt + int32(unsafe.Offsetof(frame{}.regs))
+	offBudget = frameAt + int32(unsafe.Offsetof(frame{}.budget))
+	offExit   = frameAt + int32(unsafe.Offsetof(frame{}.exit))
+	offXMM    = frameAt + int32(unsafe.Offsetof(frame{}.xmm)) // and behind it
+	offX87    = frameAt + int32(unsafe.Offsetof(frame{}.x87))
+	offFlags  = frameAt + int32(unsafe.Offsetof(frame{}.flags))
+	offX87ID  = frameAt + int32(unsafe.Offsetof(frame{}.x87ID))
 
 	sizeofTables = int(unsafe.Sizeof(tables{}))
 	offScratch   = int32(unsafe.Offsetof(tables{}.scratch))

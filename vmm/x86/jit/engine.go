@@ -242,11 +242,8 @@ func New(c *x86.CPU, in *interp.Engine) (*Engine, error) {
 	e.reset()
 	written, flushed := c.CodeWritten, c.CodeFlushed
 	c.CodeWritten = func(off uint64, n int) {
-		held := e.codeWritten(off, n)
 		written(off, n)
-		if held {
-			c.RAM.SetFlags(off, mem.Code) // no TLB has heard that it was away
-		}
+		e.codeWritten(off, n)
 	}
 	c.CodeFlushed = func(first, last uint64) {
 		e.codeFlushed(first, last)
@@ -613,13 +610,12 @@ type codePage struct {
 // adapts its own code changes a few instructions of a page; who writes more often fills the page with something else.
 const writesMax = 64
 
-// codeWritten drops the blocks that were made from n bytes of RAM at off, which are about to change. It reports
-// whether there are others on the page.
-func (e *Engine) codeWritten(off uint64, n int) (held bool) {
+// codeWritten drops the blocks that were made from n bytes of RAM at off, which are about to change.
+func (e *Engine) codeWritten(off uint64, n int) {
 	page := off >> mem.PageShift
 	p := e.pages[page]
 	if p == nil {
-		return false
+		return
 	}
 	p.writes++
 	p.blocks = slices.DeleteFunc(p.blocks, func(b *block) bool {
@@ -630,8 +626,9 @@ func (e *Engine) codeWritten(off uint64, n int) (held bool) {
 	})
 	if len(p.blocks) == 0 {
 		delete(e.pages, page)
+		return
 	}
-	return len(p.blocks) != 0
+	e.c.RAM.SetFlags(off, mem.Code) // the interpreter has cleared it, but no TLB has heard of that
 }
 
 // madeFrom reports whether a block depends on n bytes of RAM at off, in a page that holds code of it.

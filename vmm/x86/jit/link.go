@@ -48,35 +48,38 @@ func (t *translator) link(target uint64) {
 // linkBy is link with a jump that may be conditional, where it is direct.
 func (t *translator) linkBy(target uint64, jump func(l *label)) {
 	a := &t.a
-	switch {
-	case target>>mem.PageShift == t.b.rip>>mem.PageShift:
-		stub := t.exitTo(exitLink, target)
-		jump(&stub.label)
-		stub.site = t.b.entry + len(a.b) - 4
-	case target>>63 != 0:
-		p := t.later((*translator).emitFar)
+	if target>>mem.PageShift == t.b.rip>>mem.PageShift {
+		p := t.exitTo(exitLink, t.mode, target)
 		jump(&p.label)
-		p.mode, p.target = t.mode, target
-	default:
-		p := t.later((*translator).emitJump)
-		jump(&p.label)
-		p.mode, p.target = t.mode, target
+		p.site = t.b.entry + len(a.b) - 4
+		return
 	}
+	emit := (*translator).emitJump
+	if target>>63 != 0 {
+		emit = (*translator).emitFar
+	}
+	p := t.later(emit)
+	jump(&p.label)
+	p.mode, p.target = t.mode, target
 }
 
 // emitFar emits a jump to another page of the upper half. Where the kernel's pages lie hardly ever changes: it is
 // direct, for as long as none has.
 func (t *translator) emitFar(p *coldPath) {
-	a := &t.a
-	var stub label
-	stub.at = -1
+	a, stub := &t.a, newLabel()
 	a.extm(ins{op: 0x81, size: 4}, 7, t.e.scratchAt(sGeneration))
 	a.imm32(0) // no generation
-	a.jcc(ccNE, &stub)
-	a.jmp(&stub)
-	p.site, p.kind = t.b.entry+len(a.b)-4, exitFar
-	a.bind(&stub)
+	a.jcc(ccNE, stub)
+	p.kind, p.site = exitFar, t.jumpBehind()
+	a.bind(stub)
 	t.emitExitTo(p)
+}
+
+// jumpBehind emits a jump that leads to what comes behind it until it is patched. It returns where its displacement is.
+func (t *translator) jumpBehind() (site int) {
+	t.a.bytes(0xe9)
+	t.a.imm32(0)
+	return t.b.entry + len(t.a.b) - 4
 }
 
 // emitJump emits a jump to another page by way of the table of jump targets.
@@ -90,16 +93,14 @@ func (t *translator) emitJump(p *coldPath) {
 		a.movConst(hRAX, p.target)
 		a.rm(ins{op: 0x3b, size: 8}, hRAX, at(hRSP, slot))
 	}
-	stub := t.exitTo(exitJump, p.target)
-	stub.mode = p.mode
-	a.jcc(ccNE, &stub.label)
+	a.jcc(ccNE, &t.exitTo(exitJump, p.mode, p.target).label)
 	a.extm(ins{op: 0xff, size: 4}, 4, at(hRSP, slot+8))
 }
 
-// exitTo returns the path that leaves generated code for target.
-func (t *translator) exitTo(kind exitKind, target uint64) *coldPath {
+// exitTo returns the path that leaves generated code, in a mode, for target.
+func (t *translator) exitTo(kind exitKind, mode uint8, target uint64) *coldPath {
 	p := t.later((*translator).emitExitTo)
-	p.mode, p.kind, p.target = t.mode, kind, target
+	p.kind, p.mode, p.target = kind, mode, target
 	return p
 }
 

@@ -451,8 +451,6 @@ func (t *translator) loopBranch() {
 	cc = t.cond(cc)
 	if last {
 		a.jcc(cc, l.top)
-	}
-	if last {
 		t.saveFlags()
 		t.leaveLoop(l, t.rest())
 		t.link(next)

@@ -90,7 +90,8 @@ func (t *translator) open(k int, v *window, r *ref, plain memop) memop {
 	}
 	p := t.later((*translator).emitPlain)
 	p.fl, p.re = flagState{mem: t.fl.mem, again: !t.fl.mem}, t.re
-	p.rest, p.loop, p.target = t.rest()+1, t.loop, t.b.ripAt(t.in.pos)
+	p.rest, p.loop = t.rest()+1, t.loop
+	p.kind, p.mode, p.target = exitPlain, t.b.mode, t.b.ripAt(t.in.pos)
 	leave := &p.label
 	t.opened++
 	if v.addend {
@@ -115,12 +116,8 @@ func (t *translator) open(k int, v *window, r *ref, plain memop) memop {
 func (t *translator) emitPlain(p *coldPath) {
 	t.saveFlagsOf(p)
 	t.giveBack(p)
-	var stub label
-	stub.at = -1
-	t.a.jmp(&stub)
-	site := t.b.entry + len(t.a.b) - 4
-	t.a.bind(&stub)
-	t.leave(t.exit(exit{kind: exitPlain, target: p.target, site: int32(site)}))
+	p.site = t.jumpBehind()
+	t.emitExitTo(p)
 }
 
 // widen widens a window that opens with access r by those that follow. It reports whether there are any.

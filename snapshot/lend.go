@@ -174,7 +174,6 @@ const (
 // hits the machine's thread too. One goroutine gets, another gives back.
 type pagePool struct {
 	memory []byte       // those that were never needed take no room of the host
-	mapped bool         // it has to be unmapped
 	most   int32        // how many pages it may hand out
 	made   atomic.Int32 // how many were needed once, or more than most
 	free   chan int32   // those of them that are not in use
@@ -187,16 +186,13 @@ func newPagePool(most int) *pagePool {
 		p.memory = make([]byte, most*mem.PageSize)
 		return p
 	}
-	p.mapped = true
 	_ = unix.Madvise(p.memory, unix.MADV_HUGEPAGE) // a host without them does as well
 	return p
 }
 
 // close frees the memory. Nobody may have a page, or get one, from now on.
 func (p *pagePool) close() {
-	if p.mapped {
-		_ = unix.Munmap(p.memory) // what was mapped whole is unmapped whole
-	}
+	_ = unix.Munmap(p.memory) // which refuses what is in the heap
 	p.memory = nil
 }
 

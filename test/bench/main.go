@@ -43,7 +43,7 @@ type bench struct {
 	image *guest.Image
 	dir   string // for recordings
 	rec   string
-	round int
+	round int                               // in work
 	times map[string]map[string][][]float64 // seconds, by competitor, by what was done, and by round
 }
 

@@ -61,7 +61,7 @@ func (b *bench) median(t *target) (ratio float64, ok bool) {
 	return middle(ratios), true
 }
 
-// median of all times of a competitor for something.
+// medianOf returns the median of all times of a competitor for something.
 func (b *bench) medianOf(competitor, what string) float64 {
 	return middle(slices.Concat(b.times[competitor][what]...))
 }
